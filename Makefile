@@ -1,0 +1,39 @@
+# make demo | test | check | services | bench: see the README. Everything lands in .venv, nothing elsewhere
+# (but `make services`, which installs a real S3 server's Debian packages for the tests).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: install demo test check services bench clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] < (3, 14) else f"Python 3.11 to 3.13 is needed, this is {v.major}.{v.minor}: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[simulation,test,check]'
+	@touch $@
+
+demo: install
+	$(BIN)/fedrounds demo
+
+test: install
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+services:
+	bash tests/services/install.sh
+
+bench: install
+	$(BIN)/python -m benchmarks.round_overhead
+
+clean:
+	rm -rf $(VENV) .fedrounds .fedrounds-demo build dist

@@ -1,0 +1,97 @@
+"""What a run came to, as the JSON that simulate, demo and `run show --json` print.
+
+A view on the committed rounds in the store; nothing here asks Prefect or MLflow.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from infra.hub import Hub
+from tasks import layout
+from tasks.begin import load_manifest, load_study
+from tasks.commit import load_records
+from tasks.contracts import Registered, RoundRecord, RunEnd, RunManifest, SiteRound
+
+
+def results(hub: Hub, run: str) -> dict[str, Any]:
+    """The run's rounds, and its last one once more under `final`.
+
+    Raises:
+        StudyError: no such run.
+    """
+    manifest = load_manifest(hub, run)
+    records = load_records(hub, run)
+    rounds = [_round(hub, record) for record in records]
+    return {
+        "run": run,
+        "study": manifest.study,
+        "state": run_state(hub, manifest, len(records)),
+        "rounds": rounds,
+        "final": _final(records[-1], rounds[-1]) if rounds else None,
+    }
+
+
+def run_state(hub: Hub, manifest: RunManifest, committed: int) -> str:
+    """finished, or `open` while rounds are missing: it runs now, or waits to be resumed."""
+    end = hub.read(layout.ended_key(manifest.run), RunEnd)
+    if end is not None:
+        return end.state
+    return f"open ({committed} of {load_study(hub, manifest).rounds} rounds)"
+
+
+def list_runs(hub: Hub) -> list[dict[str, Any]]:
+    """All runs of the store, oldest first."""
+    keys = [key for key in hub.store.list(layout.runs_prefix()) if key.endswith("/run.json")]
+    found = [m for m in (hub.read(key, RunManifest) for key in keys) if m is not None]
+    return [
+        {
+            "run": m.run,
+            "study": m.study,
+            "created_at": m.created_at,
+            "rounds": (done := len(hub.store.list(layout.commit_prefix(m.run)))),
+            "state": run_state(hub, m, done),
+        }
+        for m in sorted(found, key=lambda m: (m.created_at, m.run))
+    ]
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def _round(hub: Hub, record: RoundRecord) -> dict[str, Any]:
+    registered = hub.read(layout.registered_key(record.run, record.round), Registered)
+    return {
+        "round": record.round,
+        "cohort": list(record.cohort),
+        "model_version": registered.model_version if registered else None,
+        "metrics": record.metrics.model_dump(),
+        "sites": {name: _site(site) for name, site in record.sites.items()},
+        "parameters_sha256": record.parameters_sha256,
+        "seconds": round(record.seconds, 3),
+    }
+
+
+def _site(site: SiteRound) -> dict[str, Any]:
+    return {
+        "state": site.state,
+        "code": site.code,
+        "epsilon": site.spent.epsilon if site.spent else None,
+        "delta": site.spent.delta if site.spent else None,
+        "epsilon_limit": site.spent.epsilon_limit if site.spent else None,
+        "noise_multiplier": site.spent.noise_multiplier if site.spent else None,
+        "metrics": site.metrics.model_dump(),
+    }
+
+
+def _final(record: RoundRecord, last: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "round": record.round,
+        "metrics": last["metrics"],
+        "sites": last["sites"],
+        "parameters_sha256": record.parameters_sha256,
+    }

@@ -1,0 +1,42 @@
+"""One round: plan, dispatch, collect, aggregate, evaluate, commit, register.
+
+The whole story on one screen. Each verb lives in tasks/ under its own name and
+may be repeated: a round that was interrupted is simply played again, and finds
+in the store what is already done.
+"""
+
+from __future__ import annotations
+
+from infra.hub import Hub
+from infra.orchestrator import subflow
+from tasks.aggregate import aggregate
+from tasks.collect import collect
+from tasks.commit import commit, sweep
+from tasks.contracts import Operation, RoundRecord
+from tasks.dispatch import dispatch
+from tasks.evaluate import evaluate
+from tasks.plan import plan_round
+from tasks.register import register
+
+
+@subflow(name="round", run_name="round {number}")
+def federated_round(hub: Hub, run: str, number: int) -> RoundRecord:
+    """Play round `number` of a run and return its committed record.
+
+    Raises:
+        QuorumError: too few sites delivered; nothing was combined, the run may be resumed.
+    """
+    plan = plan_round(hub, run, number)
+
+    tickets = dispatch(hub, plan, Operation.TRAIN, plan.asked, plan.base_key, plan.base_sha256)
+    answers = collect(hub, plan, tickets)
+
+    candidate = aggregate(hub, plan, answers)
+
+    tickets = dispatch(hub, plan, Operation.EVALUATE, candidate.cohort, candidate.key, candidate.sha256)
+    evaluated = evaluate(hub, plan, candidate, tickets)
+
+    record = commit(hub, plan, candidate, answers, evaluated)
+    register(hub, plan.study, plan.manifest, record)
+    sweep(hub, run, number, plan.asked)
+    return record

@@ -1,0 +1,116 @@
+"""Tables of runs for a terminal: the live one while a run goes on, and the result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from infra.hub import Hub
+from tasks import layout
+from tasks.begin import load_manifest, load_study
+from tasks.commit import load_records
+from tasks.contracts import Metrics, Operation, Progress, RoundRecord, SiteRound, Ticket
+from tasks.pins import site_key
+from tasks.sealed import open_from_site
+
+RECENT = 12  # rounds shown while a run goes on
+
+_STYLE = {"delivered": "green", "refused": "red", "missing": "yellow"}
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def live_table(hub: Hub, run: str) -> Group:
+    """Rounds and sites of a run as they stand in the store now: state, metric, epsilon spent of limit."""
+    study = load_study(hub, load_manifest(hub, run))
+    records = load_records(hub, run)
+    table = rounds_table(f"{study.name} · run {run}", study.sites, records[-RECENT:])
+    if len(records) < study.rounds:
+        now = len(records) + 1
+        cells = [_now_cell(hub, run, now, site) for site in study.sites]
+        table.add_row(Text(f"{now}", style="bold"), "…", "…", "", *cells)
+    bar = f"round {len(records)} of {study.rounds} committed"
+    return Group(table, Text(bar, style="dim"))
+
+
+def rounds_table(title: str, sites: tuple[str, ...], records: list[RoundRecord]) -> Table:
+    """One line a round, one column a site: its AUROC and epsilon, or why it is not there."""
+    table = Table(title=title, title_justify="left")
+    for heading in ("round", "pooled AUROC", "loss", "s"):
+        table.add_column(heading, justify="right")
+    for site in sites:
+        table.add_column(f"{site}\nAUROC · ε of limit", justify="right")
+    for record in records:
+        cells = [_site_cell(record.sites.get(site)) for site in sites]
+        table.add_row(
+            str(record.round),
+            number(record.metrics.auroc),
+            number(record.metrics.loss),
+            f"{record.seconds:.1f}",
+            *cells,
+        )
+    return table
+
+
+def round_line(record: RoundRecord) -> str:
+    """A committed round in one line, for logs."""
+    spent = [site.spent.epsilon for site in record.sites.values() if site.spent]
+    absent = [f"{name}: {site.code}" for name, site in record.sites.items() if site.code]
+    return (
+        f"round {record.round:>3}  AUROC {number(record.metrics.auroc)}  loss {number(record.metrics.loss)}  "
+        f"{len(record.cohort)} of {len(record.sites)} sites  epsilon at most {number(max(spent, default=None), 2)}  "
+        f"{record.seconds:.1f} s" + (f"  ({', '.join(absent)})" if absent else "")
+    )
+
+
+def result_table(result: dict[str, Any]) -> Table:
+    """The end of a run: each site and the pool."""
+    table = Table(title=f"Result of run {result['run']}", title_justify="left")
+    table.add_column("site")
+    for heading in ("AUROC", "accuracy", "loss", "ε spent", "ε limit", "δ"):
+        table.add_column(heading, justify="right")
+    final = result["final"]
+    for name, site in final["sites"].items():
+        metrics = Metrics.model_validate(site["metrics"])
+        limit = "–" if site["epsilon_limit"] is None else f"{site['epsilon_limit']:g}"
+        delta = "–" if site["delta"] is None else f"{site['delta']:g}"
+        note = f" ({site['code']})" if site["code"] else ""
+        table.add_row(name + note, *_figures(metrics), number(site["epsilon"]), limit, delta)
+    table.add_section()
+    table.add_row("all sites, pooled", *_figures(Metrics.model_validate(final["metrics"])), "", "", "")
+    return table
+
+
+def _figures(metrics: Metrics) -> tuple[str, str, str]:
+    return number(metrics.auroc), number(metrics.accuracy), number(metrics.loss)
+
+
+def _site_cell(site: SiteRound | None) -> Text:
+    if site is None:
+        return Text("not asked", style="dim")
+    if site.code is not None:
+        return Text(str(site.code), style=_STYLE[site.state])
+    spent = f" · {site.spent.epsilon:.2f} of {site.spent.epsilon_limit:g}" if site.spent else ""
+    return Text(f"{number(site.metrics.auroc)}{spent}", style=_STYLE[site.state])
+
+
+def _now_cell(hub: Hub, run: str, round_: int, site: str) -> Text:
+    """What a site is doing: the latest signed word on its latest ticket of the round."""
+    keys = hub.store.list(layout.tickets_of_round(site, run, round_))
+    tickets = [t for t in (hub.read(key, Ticket) for key in keys) if t is not None]
+    if not tickets:
+        return Text("", style="dim")
+    ticket = max(tickets, key=lambda t: (t.operation == Operation.EVALUATE, t.attempt))
+    if hub.store.get(layout.answer_key(ticket, "receipt.json")) is not None:
+        return Text("answered", style="cyan")
+    raw = hub.store.get(layout.answer_key(ticket, "progress.json"))
+    progress = open_from_site(raw, Progress, site, site_key(hub, site)) if raw else None
+    if progress is None:
+        return Text("waiting", style="dim")
+    steps = f" {progress.step}/{progress.steps}" if progress.steps else ""
+    return Text(f"{progress.state}{steps}", style="cyan")

@@ -1,0 +1,28 @@
+"""study.yaml: read strictly, with its recipe's own settings, naming the line of an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from infra.errors import FileError
+from infra.yamlfile import load
+from tasks.errors import StudyError
+from tasks.recipes import load_recipe
+from tasks.study import Study
+
+
+def load_study_file(path: Path) -> Study:
+    """The study in `path`.
+
+    Raises:
+        FileError: unreadable, or not a study; names each line and its cure.
+        StudyError: the recipe is not installed.
+    """
+    document = load(path, Study)
+    study = document.value
+    try:
+        load_recipe(study.recipe, study.recipe_settings)
+    except StudyError as exc:
+        line = document.line_of("recipe_settings" if study.recipe_settings else "recipe")
+        raise FileError(f"{path}, line {line}: {exc}") from exc
+    return study

@@ -1,0 +1,45 @@
+"""A run of a study: rounds until the last one. The only loop.
+
+Started by a person, by a schedule or again after a fall: it looks at the store
+and goes on after the last committed round.
+"""
+
+from __future__ import annotations
+
+from infra.hub import Hub
+from infra.orchestrator import quiet_subflows, run_flow
+from flows.round import federated_round
+from tasks.begin import begin, new_run_name
+from tasks.commit import close, load_records
+from tasks.lease import lease
+from tasks.register import close_run, open_run, register
+from tasks.study import Study
+
+
+@run_flow(name="training", run_name="{study.name}")
+def training(hub: Hub, study: Study, run: str | None = None) -> str:
+    """Run a study to its last round and return the run's name.
+
+    Args:
+        hub: where the hub's folder, store and servers are.
+        study: what the institutions agreed on.
+        run: the run to go on with; a new one by default.
+
+    Raises:
+        LeaseError: the study is running already.
+        QuorumError: too few sites delivered; the run may be resumed.
+    """
+    with lease(hub, study.name):
+        manifest = begin(hub, study, run or new_run_name(study.name, hub.now()))
+        open_run(hub, study, manifest)
+        records = load_records(hub, manifest.run)
+        for record in records:
+            register(hub, study, manifest, record)  # catches up where MLflow was away
+
+        with quiet_subflows():
+            for number in range(len(records) + 1, study.rounds + 1):
+                records.append(federated_round(hub, manifest.run, number))
+
+        close(hub, manifest.run, len(records))
+        close_run(hub, study, manifest, records, "FINISHED")
+    return manifest.run

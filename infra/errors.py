@@ -1,0 +1,32 @@
+"""What services and files can do wrong, in one tree (tasks/errors.py holds the federation's own).
+
+    InfraError
+      FileError      a file of the user's is missing or wrong: names the line and the cure
+      StoreError     the object store refused or cannot be reached
+      SealError      a message is oversized, unreadable, altered or signed by somebody else
+      ServiceError   a server of the hub does not start or answer
+"""
+
+from __future__ import annotations
+
+
+class InfraError(Exception):
+    """Base of all expected errors of infra: a command prints the text and exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class FileError(InfraError):
+    exit_code = 2
+
+
+class StoreError(InfraError):
+    exit_code = 4
+
+
+class SealError(InfraError):
+    exit_code = 3
+
+
+class ServiceError(InfraError):
+    exit_code = 4

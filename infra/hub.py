@@ -1,0 +1,106 @@
+"""The hub's handle: a few public facts, and what they open.
+
+The facts (folder, store, server addresses) are plain JSON, so that a Prefect
+flow may carry them as a parameter; the store, the signing key and the clock
+are opened on first use and never serialised. A simulation gives its own clock:
+its `wait` lets the sites work instead of sleeping.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from infra.errors import FileError
+from infra.signing import SigningKey, unseal
+from infra.store import open_store
+from infra.store.base import Store
+
+NAME = "hub"  # the name it signs under
+FACTS = "hub.json"  # in the hub's folder
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Hub(BaseModel):
+    """One hub: where its folder, store and servers are.
+
+    `mlflow_url` and `prefect_url` are None where there is no such server: then
+    nothing is registered or shown, and rounds run all the same.
+    """
+
+    model_config = ConfigDict(extra="forbid", ignored_types=(cached_property,))
+
+    directory: Path
+    store_url: str
+    prefect_url: str | None = None
+    mlflow_url: str | None = None
+
+    _now: Callable[[], float] = time.time
+    _wait: Callable[[float], None] = time.sleep
+
+    @classmethod
+    def load(cls, directory: Path) -> Hub:
+        """Read the facts that `fedrounds up` wrote.
+
+        Raises:
+            FileError: no hub was started in this folder.
+        """
+        path = directory / FACTS
+        if not path.exists():
+            raise FileError(f"no hub in {directory}: start one with `fedrounds up --dir {directory}`")
+        return cls.model_validate_json(path.read_bytes())
+
+    def save(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        (self.directory / FACTS).write_text(self.model_dump_json(indent=2) + "\n")
+
+    def with_clock(self, now: Callable[[], float], wait: Callable[[float], None]) -> Hub:
+        """The same hub on another clock: simulations and tests."""
+        other = self.model_copy()
+        other._now, other._wait = now, wait
+        return other
+
+    @cached_property
+    def store(self) -> Store:
+        return open_store(self.store_url)
+
+    @cached_property
+    def key(self) -> SigningKey:
+        return SigningKey.load_or_create(NAME, self.directory / "keys" / "hub.key")
+
+    def write(self, key: str, message: BaseModel) -> None:
+        """Seal the message and put it, over an older one if there is."""
+        self.store.put(key, self.key.seal(message))
+
+    def write_once(self, key: str, message: BaseModel) -> bool:
+        """Seal the message and put it; False, and nothing changed, where the key exists."""
+        return self.store.put_if_absent(key, self.key.seal(message))
+
+    def read(self, key: str, model: type[M]) -> M | None:
+        """The message of `key`, which this hub must have sealed: the store is not trusted.
+
+        Raises:
+            SealError: another signature, or another form.
+        """
+        raw = self.store.get(key)
+        return None if raw is None else unseal(raw, model, NAME, self.key.public_hex)
+
+    @property
+    def pause(self) -> float:
+        """Seconds between two looks at the store: short where a look costs microseconds."""
+        return 0.5 if self.store_url.startswith("s3:") else 0.01
+
+    def now(self) -> float:
+        """Seconds since 1970."""
+        return self._now()
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, or in a simulation let the sites work."""
+        self._wait(seconds)

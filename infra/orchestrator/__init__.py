@@ -1,0 +1,32 @@
+"""Prefect as the hub's flows and tasks see it: words that do nothing where no flow runs.
+
+A simulation, a test or a site plays the same code without Prefect, which is not
+even imported then. Inside a flow run the same words make task runs, states,
+events and presence that a person reads in Prefect's pages. Nothing here decides
+anything: the truth is in the object store, and where Prefect is away the show
+is missing, not the round.
+"""
+
+from infra.orchestrator.deployments import deploy
+from infra.orchestrator.events import emit, markdown
+from infra.orchestrator.flows import quiet_subflows, run_flow, subflow, use
+from infra.orchestrator.presence import ensure_pool, heartbeat, paused
+from infra.orchestrator.steps import Outcome, gather, show, step, timings
+
+__all__ = [
+    "Outcome",
+    "deploy",
+    "emit",
+    "ensure_pool",
+    "gather",
+    "heartbeat",
+    "markdown",
+    "paused",
+    "quiet_subflows",
+    "run_flow",
+    "show",
+    "step",
+    "subflow",
+    "timings",
+    "use",
+]

@@ -1,0 +1,59 @@
+"""The object store as fedrounds sees it: six verbs that every S3 server keeps.
+
+The only conditional primitive is put-if-absent; leases, commits and cursors are
+numbered objects that are created once, never compared and swapped. Keys are
+`/`-separated parts of [A-Za-z0-9._-]; nothing else is accepted, so that no key
+can climb out of a directory.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple, Protocol
+
+from infra.errors import StoreError
+
+_KEY = re.compile(r"(?!.*(?:^|/)\.{1,2}(?:/|$))[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*")
+MAX_KEY_LENGTH = 500
+
+
+class Versioned(NamedTuple):
+    """An object's bytes and the tag to ask with next time."""
+
+    data: bytes
+    tag: str
+
+
+class Store(Protocol):
+    """Where hub and sites meet. Every call may raise StoreError; a repeat is always safe."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Create or replace the object; it is durable and whole when this returns."""
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        """Create the object. False, and nothing changed, where the key exists. Exactly one of many racers wins."""
+
+    def get(self, key: str) -> bytes | None:
+        """The object's bytes; None where there is none."""
+
+    def get_if_changed(self, key: str, tag: str | None) -> Versioned | None:
+        """The object where it differs from `tag`; None where it is the same or absent. Cheap to poll."""
+
+    def list(self, prefix: str) -> list[str]:
+        """All keys that begin with `prefix`, sorted."""
+
+    def delete(self, key: str) -> None:
+        """Remove the object; absent is a success."""
+
+
+def check_key(key: str) -> str:
+    """Return `key` if it is one.
+
+    Raises:
+        StoreError: empty, too long, with a part that is `.` or `..`, or with a character outside the set.
+    """
+    if len(key) > MAX_KEY_LENGTH or not _KEY.fullmatch(key):
+        raise StoreError(
+            f"{key[:80]!r} is not a key: expected parts of letters, digits, dot, dash, underscore"
+        )
+    return key

@@ -1,0 +1,43 @@
+"""The demo's study and site files, as a user would write them."""
+
+from __future__ import annotations
+
+from simulation.demo_data import FEATURES, TARGET
+
+
+def study_yaml(sites: list[str], rounds: int) -> str:
+    features = "\n".join(
+        f"    {name.replace(' ', '_')}: {{kind: numeric, range: [{low:g}, {high:g}]}}"
+        for name, (low, high) in FEATURES.items()
+    )
+    quorum = max(1, -(-2 * len(sites) // 3))
+    return f"""\
+# Is a tumour malignant? Logistic regression on measurements of cell nuclei, trained by {len(sites)} hospitals together.
+name: breast
+recipe: tasks.recipes.tabular:LogisticRegression
+recipe_settings:
+  target: {TARGET}
+  positive: malignant
+  features:                  # public ranges: scaling by them costs no privacy
+{features}
+sites: [{", ".join(sites)}]
+rounds: {rounds}
+quorum: {quorum}
+deadline_s: 60
+local: {{epochs: 2, batch_size: full, optimizer: sgd, learning_rate: 2.0}}
+privacy: {{mode: local, epsilon: 3.0, delta: 1.0e-3, clip_norm: 1.0}}
+aggregation: {{rule: mean}}
+evaluation: {{holdout_fraction: 0.25}}
+seed: 0
+"""
+
+
+def site_yaml(site: str, store_url: str) -> str:
+    return f"""\
+# What the hospital {site} lets its agent do.
+site: {site}
+store: {store_url}
+sources:
+  breast: {{url: "csv:records.csv"}}
+limits: {{epsilon: 10.0, delta: 1.0e-3, min_records: 20}}
+"""

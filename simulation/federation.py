@@ -1,0 +1,62 @@
+"""Hub and sites in one process, over one directory store: what `study simulate` and many tests run.
+
+The hub's flow and the sites' agents are the production code. Only three things
+differ: the hub's waiting lets the agents work, jobs run inline instead of in a
+forked child, and time jumps forward when nobody has anything to do, so that a
+deadline costs no real time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from flows.training import training
+from infra.hub import Hub
+from infra.store import open_store
+from infra.store.base import Store
+from sites.agent import Agent
+from sites.job import InlineRunner
+from sites.settings import Site
+from tasks.begin import new_run_name
+from tasks.card import publish_card
+from tasks.study import Study
+
+IDLE_STEP_S = 5.0  # how far time jumps when no site has anything to do
+
+
+class Federation:
+    """One hub and some sites; `run` plays a whole study.
+
+    Args:
+        folder: the hub's folder, the store and the sites' states are made in it.
+        sites: what the sites' files say; their own store and state are not used.
+        store: what the sites see; tests put something hostile here.
+    """
+
+    def __init__(self, folder: Path, sites: Iterable[Site], store: Store | None = None):
+        self._ahead = 0.0
+        url = (folder / "store").absolute().as_uri()
+        self.store = store or open_store(url)
+        self.hub = Hub(directory=folder / "hub", store_url=url).with_clock(self.now, self.wait)
+        self.agents = {
+            site.settings.site: Agent(
+                site.in_simulation(folder / "sites" / site.settings.site), self.store, InlineRunner(), now=self.now
+            )
+            for site in sites
+        }
+
+    def now(self) -> float:
+        return time.time() + self._ahead
+
+    def wait(self, seconds: float) -> None:
+        """Let every agent work once; if none had anything to do, time passes."""
+        worked = [agent.step() for agent in self.agents.values()]
+        if not any(worked):
+            self._ahead += max(seconds, IDLE_STEP_S)
+
+    def run(self, study: Study, run: str | None = None) -> str:
+        """Play a study to its end and return the run's name. Raises what training raises."""
+        publish_card(self.hub)
+        return training(hub=self.hub, study=study, run=run or new_run_name(study.name, self.hub.now()))

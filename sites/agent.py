@@ -1,0 +1,217 @@
+"""The agent: a small loop that looks into its mailbox and answers what it finds.
+
+It opens no port and imports no torch, numpy or prefect: rows are touched only
+by jobs (job.py). What is done for one ticket is round.py's story, what may
+leave is deliver.py's. An answer is kept before it is sent, so that a ticket
+seen again gets the same bytes, whatever was pulled in between.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import time
+from collections.abc import Callable
+
+from infra.errors import SealError, StoreError
+from infra.store.base import Store
+from sites.deliver import Delivery
+from sites.identity import own_card, own_key, own_version, pin_hub, pinned_hub
+from sites.job import Beat, Runner, where
+from sites.mailbox import Mailbox
+from sites.outbox import Answer, Outbox
+from sites.progress import ProgressWriter
+from sites.round import Desk, Done, play
+from sites.settings import Site
+from sites.verify import check_ticket, open_ticket
+from tasks import layout
+from tasks.contracts import Code, Presence, Receipt, Ticket
+from tasks.errors import ContractError, RefusedError
+
+log = logging.getLogger(__name__)
+
+PRESENCE_EVERY_S = 12.0
+LIST_EVERY_S = 30.0  # the bell is enough; this catches one that was lost
+
+
+class Stopped(BaseException):
+    """The agent was told to stop while a job ran; the job ends with it."""
+
+
+class Agent:
+    """One site's agent.
+
+    Args:
+        site: what the institution's own file says.
+        store: where it meets the hub.
+        runner: who runs its jobs.
+        now: seconds since 1970; a simulation has its own clock.
+    """
+
+    def __init__(self, site: Site, store: Store, runner: Runner, now: Callable[[], float] = time.time):
+        self.site, self.runner, self.now = site, runner, now
+        site.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        shutil.rmtree(site.state / "jobs", ignore_errors=True)  # of an agent that was killed
+        self.key = own_key(site.settings.site, site.state)
+        self.hub = pinned_hub(site.state)
+        self.mailbox = Mailbox(store, self.key.name)
+        self.delivery = Delivery(store, self.key)
+        self.outbox = Outbox(site.state / "outbox")
+        self.stopping = False
+        self._introduced = self._busy = False
+        self._list_at = self._presence_at = 0.0
+        self._unsent = self.outbox.undelivered()
+        self._settled: set[str] = set()  # keys of answered tickets
+        self._ignored: dict[str, str] = {}  # key and digest of what nobody we know has written
+
+    def step(self) -> bool:
+        """Handle what is in the mailbox now; True where a ticket was answered.
+
+        Raises:
+            StoreError: the store is away; nothing is lost, call again.
+            Stopped: `stopping` was set while a job ran.
+        """
+        self._introduce()
+        self.show_presence()
+        worked = self._send_unsent()
+        if self.hub is None:
+            return worked
+        if self.mailbox.rang():
+            self._list_at = 0.0
+        elif self.now() >= self._list_at:
+            self._settled.clear()
+        if self.now() < self._list_at:
+            return worked
+        for key in self.mailbox.ticket_keys():
+            worked |= self._look_at(key)
+        self._list_at = self.now() + LIST_EVERY_S
+        return worked
+
+    def show_presence(self, always: bool = False) -> None:
+        """A sign of life, now and then."""
+        if always or self.now() >= self._presence_at:
+            self._presence_at = self.now() + PRESENCE_EVERY_S
+            self.delivery.presence(
+                Presence(site=self.key.name, at=self.now(), version=own_version(), busy=self._busy)
+            )
+
+    def _introduce(self) -> None:
+        """Show the own card once, and pin the hub's as soon as there is one."""
+        if not self._introduced:
+            self.delivery.card(own_card(self.key))
+            self._introduced = True
+        if self.hub is None:
+            raw = self.mailbox.hub_card()
+            if raw is not None:
+                self.hub = pin_hub(self.site.state, raw)
+
+    def _look_at(self, key: str) -> bool:
+        """Answer the ticket under `key` unless it is answered or nobody's; True where it was answered now."""
+        raw = None if key in self._settled else self.mailbox.raw_ticket(key)
+        if raw is None or self._ignored.get(key) == (digest := hashlib.sha256(raw).hexdigest()):
+            return False
+        assert self.hub is not None  # noqa: S101 - step() waits for it
+        try:
+            ticket = open_ticket(raw, key, self.hub, self.key.name)
+        except SealError as exc:
+            return self._ignore(key, digest, str(exc))
+        known = self.outbox.find(layout.ticket_name(ticket))
+        if known is not None and known.ticket.sha256 != ticket.sha256:
+            return self._ignore(
+                key, digest, "it has the name of a ticket that was answered, and other content"
+            )
+        if known is None:
+            self._answer(ticket)
+        elif not self.mailbox.has_answer(ticket):
+            log.info("the store has lost the answer to %s; the same bytes are sent again", known.name)
+            self._send(known)
+        self._settled.add(key)
+        return known is None
+
+    def _ignore(self, key: str, digest: str, why: str) -> bool:
+        log.warning("ignored: %s: %s", key, why)
+        self._ignored[key] = digest
+        return False
+
+    def _answer(self, ticket: Ticket) -> None:
+        """Do what the ticket asks, or refuse; keep the answer, then send it."""
+        name = layout.ticket_name(ticket)
+        self._busy = True
+        log.info("ticket %s: accepted", name)
+        progress = ProgressWriter(self.delivery, ticket, self.now)
+        try:
+            done = self._play(ticket, progress)
+        except RefusedError as exc:
+            log.warning("ticket %s: refused, %s: %s", name, exc.code, exc)
+            done = Done(refusal=exc.code)
+        finally:
+            self._busy = False
+        receipt = Receipt(
+            ticket_sha256=ticket.sha256,
+            run=ticket.run,
+            round=ticket.round,
+            attempt=ticket.attempt,
+            operation=ticket.operation,
+            site=self.key.name,
+            update=done.update,
+            scores=done.scores,
+            refusal=done.refusal,
+            first_line_at=done.first_line_at,
+            delivered_at=self.now(),
+        )
+        answer = Answer(ticket=ticket, receipt=receipt, sealed=self.delivery.seal(receipt).decode())
+        self.outbox.keep(answer, done.payload)
+        self._unsent.append(answer)
+        self._send_unsent()
+        log.info("ticket %s: answered", name)
+
+    def _play(self, ticket: Ticket, progress: ProgressWriter) -> Done:
+        assert self.hub is not None  # noqa: S101
+        try:
+            check_ticket(ticket, self.now())
+            progress.accepted()
+            return play(
+                ticket,
+                Desk(
+                    self.site,
+                    self.hub,
+                    self.mailbox,
+                    self.outbox,
+                    self.runner,
+                    lambda beat: self._watch(ticket, progress, beat),
+                ),
+            )
+        except (RefusedError, StoreError):
+            raise
+        except Exception as exc:  # the loop outlives whatever one ticket does
+            raise RefusedError(Code.TRAINING_FAILED, where(exc)) from exc
+
+    def _watch(self, ticket: Ticket, progress: ProgressWriter, beat: Beat | None) -> None:
+        """Called all the time while a job runs: the agent stays alive, and stops the job where it must."""
+        if self.stopping:
+            raise Stopped
+        if beat is not None:
+            progress.beat(beat)
+        if self.now() > 2 * ticket.expires_at - ticket.issued_at:
+            raise RefusedError(
+                Code.TRAINING_FAILED, "the job took twice the time that the ticket gave; it was ended"
+            )
+        try:
+            self.show_presence()
+        except StoreError as exc:
+            log.debug("presence was not sent: %s", exc)
+
+    def _send_unsent(self) -> bool:
+        sent = bool(self._unsent)
+        while self._unsent:
+            self._send(self._unsent[0])
+            self._unsent.pop(0)
+        return sent
+
+    def _send(self, answer: Answer) -> None:
+        try:
+            self.delivery.answer(answer.sealed.encode(), self.outbox.payload(answer))
+        except ContractError as exc:  # an old round's payload is gone, or a file was damaged
+            log.error("ticket %s: the answer cannot be sent: %s", answer.name, exc)
+        self.outbox.delivered(answer.name)

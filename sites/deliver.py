@@ -1,0 +1,101 @@
+"""The one module that lets bytes out of this institution.
+
+Every write to the object store goes through `_out`: only below the site's own
+out/ prefix, only sealed messages of the closed list or an update whose digest
+and size its signed receipt names. Each object is logged with size and sha256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+
+from infra.errors import SealError
+from infra.signing import MAX_SEALED_BYTES, SigningKey, unseal
+from infra.store.base import Store, check_key
+from tasks import layout
+from tasks.contracts import Card, Code, Presence, Progress, Receipt, Ticket
+from tasks.errors import ContractError, RefusedError
+
+log = logging.getLogger(__name__)
+
+HEADER_SLACK = 4096  # an update may differ from the parameters in its safetensors header, not in its arrays
+
+
+class Delivery:
+    """What one site may say, and the only way it can say it."""
+
+    def __init__(self, store: Store, key: SigningKey):
+        self._store = store
+        self._key = key
+        self._prefix = f"sites/{key.name}/out/"
+
+    def card(self, card: Card) -> None:
+        self._out(layout.card_key(self._key.name), self._key.seal(card), logging.INFO)
+
+    def presence(self, presence: Presence) -> None:
+        self._out(layout.presence_key(self._key.name), self._key.seal(presence), logging.DEBUG)
+
+    def progress(self, ticket: Ticket, progress: Progress) -> None:
+        self._out(layout.answer_key(ticket, "progress.json"), self._key.seal(progress), logging.DEBUG)
+
+    def seal(self, receipt: Receipt) -> bytes:
+        """The bytes of a receipt: made once, kept by the outbox, sent as often as it takes."""
+        return self._key.seal(receipt)
+
+    def answer(self, sealed: bytes, payload: bytes | None) -> None:
+        """Send an update, if there is one, and then its receipt. Safe to repeat.
+
+        Raises:
+            ContractError: the receipt is not this site's, or the payload is not the one it names.
+        """
+        try:
+            receipt = unseal(sealed, Receipt, self._key.name, self._key.public_hex)
+        except SealError as exc:
+            raise ContractError(f"an answer in the outbox is damaged: {exc}") from exc
+        promised = receipt.update
+        if (promised is None) != (payload is None):
+            raise ContractError("an update and a receipt that do not belong together are not sent")
+        if promised is not None and payload is not None:
+            if (len(payload), _sha256(payload)) != (promised.payload_bytes, promised.payload_sha256):
+                raise ContractError("an update that is not the one its receipt names is not sent")
+            self._out(
+                layout.answer_key(receipt, "update.safetensors"),
+                payload,
+                logging.INFO,
+                promised.payload_bytes,
+            )
+        self._out(layout.answer_key(receipt, "receipt.json"), sealed, logging.INFO, once=True)
+
+    def _out(
+        self, key: str, data: bytes, level: int, limit: int = MAX_SEALED_BYTES, once: bool = False
+    ) -> None:
+        if not check_key(key).startswith(self._prefix) or len(data) > limit:
+            raise ContractError(
+                f"not sent: {key} with {len(data)} bytes; this site writes {self._prefix} up to {limit}"
+            )
+        if once:
+            new = self._store.put_if_absent(key, data)
+        else:
+            self._store.put(key, data)
+            new = True
+        log.log(
+            level, "out %s %d bytes sha256 %s%s", key, len(data), _sha256(data), "" if new else " (was there)"
+        )
+
+
+def check_size(payload: bytes, parameters_bytes: int) -> None:
+    """An update is as big as the parameters it is for; anything bigger carries something else.
+
+    Raises:
+        RefusedError: it is bigger.
+    """
+    if len(payload) > parameters_bytes + HEADER_SLACK:
+        raise RefusedError(
+            Code.TRAINING_FAILED,
+            f"the update has {len(payload)} bytes, the parameters {parameters_bytes}; it stays here",
+        )
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,215 @@
+"""One job: the only way to rows. What it is asked, what it says, and who runs it.
+
+A job is a folder: `job.json` (a model of this module) and perhaps parameters go
+in, `result.json` and perhaps an update come out. The agent writes and reads
+these files and never touches a row; the work is done by survey.py, protect.py,
+train.py and score.py, in a warm child (children.py) or, in a simulation, inline.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from infra.errors import FileError
+from sites.settings import Source
+from tasks.contracts import Code, Name, Scores
+from tasks.errors import FederationError, PrivacyError, RecordError, RefusedError, StudyError
+from tasks.privacy.events import GaussianEvent
+from tasks.study import Study
+
+JOB, RESULT, PARAMETERS, UPDATE = "job.json", "result.json", "parameters.safetensors", "update.safetensors"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RowsJob(_Strict):
+    """What every job that reads rows is told."""
+
+    site: Name
+    study: Study
+    source: Source
+    base: Path  # relative addresses of the source begin here
+
+
+class SurveyJob(RowsJob):
+    """Count what is usable. Releases nothing."""
+
+    kind: Literal["survey"] = "survey"
+
+
+class PlanJob(_Strict):
+    """How much noise the run needs, and what its people will have paid at the end. Reads no row."""
+
+    kind: Literal["plan"] = "plan"
+    study: Study
+    units: int  # persons or records that training reads
+    noise_multiplier: float | None  # of the run, where it has begun
+    released: tuple[GaussianEvent, ...]  # what the run has spent and sent
+    history: tuple[GaussianEvent, ...]  # everything in the ledger for the data set
+    rounds_left: int  # this one included
+    limit_epsilon: float  # the site's, for history and plan together
+    limit_delta: float
+
+
+class TrainJob(RowsJob):
+    """Train from the parameters and protect the update."""
+
+    kind: Literal["train"] = "train"
+    round: int
+    attempt: int
+    event: GaussianEvent | None  # what was reserved; None in privacy mode none
+    seeded_noise: bool
+    threads: int
+
+
+class ScoreJob(RowsJob):
+    """Score the parameters on held-out records."""
+
+    kind: Literal["score"] = "score"
+    min_held_out: int
+    decimals: int
+
+
+Job = SurveyJob | PlanJob | TrainJob | ScoreJob
+
+
+class Survey(_Strict):
+    """Counts; they stay at the site."""
+
+    kind: Literal["survey"] = "survey"
+    records: int  # with a usable target
+    units: int  # persons, or records, in the training part
+    held_out: int  # records
+
+
+class Planned(_Strict):
+    """A run's noise and price, as far as it is still ahead."""
+
+    kind: Literal["plan"] = "plan"
+    event: GaussianEvent  # of one round
+    trajectory: tuple[float, ...]  # epsilon of the run after each round that is left, at the study's delta
+    epsilon_after: float  # of history and the rest of the run, at the site's delta
+
+
+class Trained(_Strict):
+    kind: Literal["train"] = "train"
+    began_at: float
+    payload_bytes: int
+
+
+class Scored(_Strict):
+    kind: Literal["score"] = "score"
+    began_at: float
+    scores: Scores
+
+
+class Refusal(_Strict):
+    """`text` is for the site's own log."""
+
+    kind: Literal["refusal"] = "refusal"
+    code: Code
+    text: str
+
+
+Result = Survey | Planned | Trained | Scored | Refusal
+
+_job: TypeAdapter[Job] = TypeAdapter(Annotated[Job, Field(discriminator="kind")])
+_result: TypeAdapter[Result] = TypeAdapter(Annotated[Result, Field(discriminator="kind")])
+
+WORK = {"survey": "sites.survey", "plan": "sites.protect", "train": "sites.train", "score": "sites.score"}
+
+
+class Beat(NamedTuple):
+    """How far a job is; `step` of `steps` in training."""
+
+    state: Literal["training", "evaluating"]
+    step: int
+    steps: int
+
+
+Watch = Callable[[Beat | None], None]
+"""Called with each beat, and with None while nothing is heard. What it raises ends the job."""
+
+
+class Runner(Protocol):
+    """Who runs jobs."""
+
+    def run(self, folder: Path, watch: Watch) -> None:
+        """Run the job of `folder` to its end; its result is then in the folder.
+
+        Raises:
+            RefusedError: the job died without a result.
+        """
+
+    def close(self) -> None:
+        """End every process of this runner."""
+
+
+class InlineRunner:
+    """Runs jobs in this process: simulations and tests."""
+
+    def run(self, folder: Path, watch: Watch) -> None:
+        work(folder, watch)
+
+    def close(self) -> None:
+        pass
+
+
+def write_job(folder: Path, job: Job) -> None:
+    (folder / JOB).write_bytes(_job.dump_json(job))
+
+
+def read_result(folder: Path) -> Result:
+    """What the job said. Raises RefusedError: it refused, or said nothing."""
+    try:
+        result = _result.validate_json((folder / RESULT).read_bytes())
+    except (OSError, ValueError) as exc:
+        raise RefusedError(Code.TRAINING_FAILED, "the job ended without a result") from exc
+    if isinstance(result, Refusal):
+        raise RefusedError(result.code, result.text)
+    return result
+
+
+def work(folder: Path, watch: Watch) -> None:
+    """Do the job of `folder` in this process and write its result. Runs where rows may be read."""
+    began_at = time.time()
+    try:
+        job = _job.validate_json((folder / JOB).read_bytes())
+        module = importlib.import_module(WORK[job.kind])
+        result: Result = module.work(job, folder, watch, began_at)
+    except Exception as exc:  # noqa: BLE001 - whatever a recipe does, the agent gets a code and goes on
+        result = _refusal(exc)
+    draft = folder / f"{RESULT}.draft"
+    draft.write_bytes(_result.dump_json(result))
+    draft.replace(folder / RESULT)
+
+
+def _refusal(exc: Exception) -> Refusal:
+    """Our own errors name no values of rows and are told to the site's log; of others only type and place."""
+    match exc:
+        case RefusedError():
+            return Refusal(code=exc.code, text=str(exc))
+        case RecordError():
+            return Refusal(code=Code.MISSING_COLUMN if exc.missing else Code.UNREADABLE_DATA, text=str(exc))
+        case FileError():
+            return Refusal(code=Code.UNREADABLE_DATA, text=str(exc))
+        case StudyError() | PrivacyError():
+            return Refusal(code=Code.BAD_SETTINGS, text=str(exc))
+        case FederationError():
+            return Refusal(code=Code.TRAINING_FAILED, text=str(exc))
+    return Refusal(code=Code.TRAINING_FAILED, text=where(exc))
+
+
+def where(exc: BaseException) -> str:
+    """Type and place of an error without its text, which may hold a value of a row."""
+    frames = traceback.extract_tb(exc.__traceback__)[-3:]
+    return f"{type(exc).__name__} at " + " < ".join(f"{f.filename}:{f.lineno}" for f in reversed(frames))

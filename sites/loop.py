@@ -1,0 +1,110 @@
+"""The agent as a process: one per state folder, patient with the store, gone cleanly when told.
+
+A store that is away is logged once and waited for. SIGTERM and Ctrl-C end the
+running job, the template and the agent, in this order; after kill -9 the
+template and its children end by themselves (warm.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from infra.errors import FileError, InfraError, StoreError
+from infra.store import open_store
+from sites.agent import Agent, Stopped
+from sites.children import WarmRunner
+from sites.logs import start_logging
+from sites.pace import Pace, rhythm_of
+from sites.settings import Site
+
+log = logging.getLogger(__name__)
+
+LOCK = "agent.lock"
+NAP_S = 0.2  # the longest that a signal waits to be noticed
+
+
+def serve(site: Site, verbose: bool = False) -> int:
+    """Run the agent of a site until it is told to stop; returns the exit code.
+
+    Raises:
+        FileError: another agent has the state folder.
+        InfraError: the site's own files are damaged.
+    """
+    site.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with only_agent(site.state):
+        start_logging(site.state, verbose)
+        runner = WarmRunner()
+        runner.start()
+        try:
+            agent = Agent(site, open_store(site.settings.store), runner)
+            _stop_on_signals(agent)
+            log.info("site %s: agent %d is up, mailbox %s", agent.key.name, os.getpid(), site.settings.store)
+            turn(agent, Pace(rhythm_of(site.settings.store)))
+        finally:
+            runner.close()
+        with contextlib.suppress(StoreError):
+            agent.show_presence(always=True)
+        log.info("site %s: stopped", agent.key.name)
+    return 0
+
+
+def turn(agent: Agent, pace: Pace) -> None:
+    """The loop itself: step, rest, step, until the agent is told to stop."""
+    away = False
+    while not agent.stopping:
+        try:
+            rest = pace.after(agent.step())
+            if away:
+                log.info("the store is back")
+            away = False
+        except Stopped:
+            log.info("a job was ended because the agent stops")
+            return
+        except (InfraError, OSError) as exc:
+            if not away:
+                log.warning("cannot work now, trying again until it is possible: %s", exc)
+            away, rest = True, pace.after_failure()
+        _rest(agent, rest)
+
+
+@contextlib.contextmanager
+def only_agent(state: Path) -> Iterator[None]:
+    """Hold the state folder while the block runs.
+
+    Raises:
+        FileError: another process holds it.
+    """
+    with (state / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            file.seek(0)
+            raise FileError(
+                f"an agent is running on {state} already (process {file.read().strip() or 'unknown'}); "
+                f"stop it first, or give this site a state folder of its own"
+            ) from exc
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _stop_on_signals(agent: Agent) -> None:
+    def stop(_number: int, _frame: object) -> None:
+        agent.stopping = True  # nothing more: a handler may run in the middle of anything
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+
+def _rest(agent: Agent, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not agent.stopping and (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, NAP_S))

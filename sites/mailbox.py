@@ -1,0 +1,64 @@
+"""Everything this site reads from the object store. What it writes is deliver.py's work.
+
+Nothing here is believed: bytes are handed on, to be verified by verify.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from infra.store.base import Store
+from tasks import layout
+from tasks.contracts import Code, Ticket
+from tasks.errors import RefusedError
+
+
+class Mailbox:
+    """One site's view of the store."""
+
+    def __init__(self, store: Store, site: str):
+        self.store = store
+        self.site = site
+        self._bell: str | None = None
+
+    def rang(self) -> bool:
+        """True where the bell has another sound than at the last call: the one read of an idle agent."""
+        found = self.store.get_if_changed(layout.bell_key(self.site), self._bell)
+        if found is None:
+            return False
+        self._bell = found.tag
+        return True
+
+    def ticket_keys(self) -> list[str]:
+        """Keys of all tickets, sorted by run, round, attempt and operation."""
+        return [key for key in self.store.list(layout.inbox(self.site)) if key.endswith(".json")]
+
+    def raw_ticket(self, key: str) -> bytes | None:
+        return self.store.get(key)
+
+    def hub_card(self) -> bytes | None:
+        return self.store.get(layout.HUB_CARD)
+
+    def study(self, ticket: Ticket) -> bytes | None:
+        return self.store.get(layout.study_key(ticket.study, ticket.study_sha256))
+
+    def parameters(self, ticket: Ticket) -> bytes:
+        """The parameters a ticket names.
+
+        Raises:
+            RefusedError: absent, or other bytes than the ticket says.
+        """
+        raw = self.store.get(ticket.parameters_key)
+        if raw is None:
+            raise RefusedError(Code.BAD_TICKET, f"the store has no {ticket.parameters_key}")
+        found = hashlib.sha256(raw).hexdigest()
+        if found != ticket.parameters_sha256:
+            raise RefusedError(
+                Code.BAD_TICKET,
+                f"{ticket.parameters_key} has sha256 {found[:12]}, not {ticket.parameters_sha256[:12]}",
+            )
+        return raw
+
+    def has_answer(self, ticket: Ticket) -> bool:
+        """True where this site's receipt for the ticket lies in the store."""
+        return self.store.get(layout.answer_key(ticket, "receipt.json")) is not None

@@ -1,0 +1,136 @@
+"""Answers that this site has given, kept before the first upload.
+
+A retry sends these very bytes again; no ticket is ever worked on twice. An
+answer is one small JSON file, and for an update the payload beside it, written
+and fsynced before anything leaves. Payloads of older rounds are removed when a
+newer round of their run is answered.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from infra.errors import FileError
+from tasks import layout
+from tasks.contracts import Operation, Receipt, Ticket
+
+KEEP_DAYS = 90  # an answer older than this is forgotten; the ledger still refuses to train for it again
+
+
+class Answer(BaseModel):
+    """A ticket and this site's sealed word on it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ticket: Ticket
+    receipt: Receipt
+    sealed: str  # the receipt's envelope, byte for byte as it is sent
+
+    @property
+    def name(self) -> str:
+        return layout.ticket_name(self.ticket)
+
+
+class Outbox:
+    """The folder of one site's answers."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def keep(self, answer: Answer, payload: bytes | None) -> None:
+        """Make the answer durable. After this, the ticket counts as answered."""
+        path = self._path(answer.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if payload is not None:
+            write_durably(self._payload(answer.name), payload)
+        write_durably(path, answer.model_dump_json().encode(), folder_too=True)
+        if payload is not None:
+            self._drop_payloads(answer.ticket)
+
+    def find(self, name: str) -> Answer | None:
+        """The answer to the ticket of this name (layout.ticket_name)."""
+        path = self._path(name)
+        return _read(path) if path.exists() else None
+
+    def payload(self, answer: Answer) -> bytes | None:
+        path = self._payload(answer.name)
+        return path.read_bytes() if answer.receipt.update and path.exists() else None
+
+    def update_of(self, ticket: Ticket) -> Answer | None:
+        """An update made before for the same study, round and parameters: sent again, it costs nothing."""
+        for path in sorted(self._folder.glob(f"{ticket.run}/{ticket.round:05d}-*-{Operation.TRAIN}.json")):
+            answer = _read(path)
+            same = (
+                answer.ticket.study_sha256 == ticket.study_sha256
+                and answer.ticket.parameters_sha256 == ticket.parameters_sha256
+            )
+            if same and self.payload(answer) is not None:
+                return answer
+        return None
+
+    def last_round(self, run: str) -> int:
+        """The highest round of a run that this site has answered with an update; 0 before the first."""
+        done = (path.name for path in self._folder.glob(f"{run}/*-{Operation.TRAIN}.json"))
+        for name in sorted(done, reverse=True):
+            answer = self.find(f"{run}/{name.removesuffix('.json')}")
+            if answer is not None and answer.receipt.update is not None:
+                return answer.ticket.round
+        return 0
+
+    def undelivered(self) -> list[Answer]:
+        """Answers that were kept but, as far as this site knows, not sent."""
+        names = (f"{path.parent.name}/{path.stem}" for path in sorted(self._folder.glob("*/*.json")))
+        found = (self.find(name) for name in names if not self._mark(name).exists())
+        return [answer for answer in found if answer is not None]
+
+    def delivered(self, name: str) -> None:
+        self._mark(name).touch()
+
+    def forget_old(self) -> None:
+        """Remove answers of long ago."""
+        oldest = time.time() - KEEP_DAYS * 86400
+        for path in self._folder.glob("*/*"):
+            if path.stat().st_mtime < oldest:
+                path.unlink()
+
+    def _drop_payloads(self, ticket: Ticket) -> None:
+        for path in self._folder.glob(f"{ticket.run}/*.safetensors"):
+            if path.name < f"{ticket.round:05d}":
+                path.unlink()
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.json"
+
+    def _payload(self, name: str) -> Path:
+        return self._folder / f"{name}.safetensors"
+
+    def _mark(self, name: str) -> Path:
+        return self._folder / f"{name}.delivered"
+
+
+def _read(path: Path) -> Answer:
+    try:
+        return Answer.model_validate_json(path.read_bytes())
+    except ValueError as exc:
+        raise FileError(f"{path} is damaged; restore it, or remove it: the ticket is then refused") from exc
+
+
+def write_durably(path: Path, data: bytes, folder_too: bool = False) -> None:
+    """Write a file whole or not at all; with `folder_too` its name survives a power cut as well."""
+    draft = path.with_name(f".{path.name}.draft")
+    with draft.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    if folder_too:
+        fd = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

@@ -1,0 +1,61 @@
+"""What the hub sees of a ticket while it is worked on: accepted, training step 3 of 40, delivering.
+
+Progress is a courtesy: a store that is away does not disturb the work.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from infra.errors import StoreError
+from sites.deliver import Delivery
+from sites.job import Beat
+from tasks.contracts import Progress, Ticket
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 0.25
+
+
+class ProgressWriter:
+    """Overwrites one ticket's progress object, at most every 0.25 s within one state."""
+
+    def __init__(self, delivery: Delivery, ticket: Ticket, now: Callable[[], float]):
+        self._delivery, self._ticket, self._now = delivery, ticket, now
+        self._state: str | None = None
+        self._sent_at = 0.0
+
+    def beat(self, beat: Beat) -> None:
+        if beat.state != self._state or self._now() - self._sent_at >= EVERY_S:
+            self.say(
+                Progress(
+                    ticket_sha256=self._ticket.sha256,
+                    site=self._ticket.site,
+                    state=beat.state,
+                    step=beat.step,
+                    steps=beat.steps,
+                    at=self._now(),
+                )
+            )
+
+    def accepted(self) -> None:
+        self.say(
+            Progress(
+                ticket_sha256=self._ticket.sha256, site=self._ticket.site, state="accepted", at=self._now()
+            )
+        )
+
+    def delivering(self) -> None:
+        self.say(
+            Progress(
+                ticket_sha256=self._ticket.sha256, site=self._ticket.site, state="delivering", at=self._now()
+            )
+        )
+
+    def say(self, progress: Progress) -> None:
+        self._state, self._sent_at = progress.state, self._now()
+        try:
+            self._delivery.progress(self._ticket, progress)
+        except StoreError as exc:
+            log.debug("progress was not sent: %s", exc)

@@ -1,0 +1,147 @@
+"""What a site does for one ticket, in order: approve, survey, plan, reserve, train, charge.
+
+By now the ticket is known to be the hub's (verify.py). Rows are read only in
+jobs (job.py), and for training only after the ledger has its privacy set aside.
+Whatever is wrong ends as a RefusedError, whose code the hub learns and whose
+text it does not. What is returned is kept by the outbox before deliver.py
+sends it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import closing
+from typing import NamedTuple
+
+from sites.deliver import check_size
+from sites.job import Runner, Scored, ScoreJob, Trained, TrainJob, Watch
+from sites.ledger import Ledger
+from sites.mailbox import Mailbox
+from sites.outbox import Outbox
+from sites.policy import approve, check_order, check_records
+from sites.settings import Site, Source
+from sites.spending import dataset_of, plan_round, reserve
+from sites.surveys import surveyed
+from sites.verify import open_study
+from sites.workplace import Workplace
+from tasks import layout
+from tasks.contracts import Card, Code, Operation, Scores, Spent, Ticket, Update
+from tasks.privacy.events import GaussianEvent
+from tasks.study import Study
+
+
+class Desk(NamedTuple):
+    """What a site has at hand while it works on a ticket."""
+
+    site: Site
+    hub: Card
+    mailbox: Mailbox
+    outbox: Outbox
+    runner: Runner
+    watch: Watch
+
+
+class Done(NamedTuple):
+    """One of: update with its payload, scores, refusal."""
+
+    update: Update | None = None
+    payload: bytes | None = None
+    scores: Scores | None = None
+    refusal: Code | None = None
+    first_line_at: float | None = None
+
+
+class Task(NamedTuple):
+    """An approved ticket with all that its jobs need."""
+
+    ticket: Ticket
+    study: Study
+    source: Source
+    given: bytes  # the parameters
+
+
+def play(ticket: Ticket, desk: Desk) -> Done:
+    """Do what the hub's ticket asks, as far as this site allows it.
+
+    Raises:
+        RefusedError: it does not, or it cannot be done.
+        StoreError: the store is away; nothing was reserved, the ticket may be played again.
+    """
+    study = open_study(desk.mailbox.study(ticket), ticket, desk.hub)
+    source = approve(study, ticket, desk.site.settings)
+    check_order(ticket, desk.outbox.last_round(ticket.run))
+    again = _made_before(ticket, desk.outbox)
+    if again is not None:
+        return again
+    task = Task(ticket, study, source, desk.mailbox.parameters(ticket))
+
+    with Workplace(desk.site.state, layout.ticket_name(ticket), desk.runner, desk.watch) as workplace:
+        survey = surveyed(ticket, study, source, desk.site, workplace)
+        check_records(survey, desk.site.settings)
+        if ticket.operation == Operation.EVALUATE:
+            return _score(task, desk.site, workplace)
+        if study.privacy.mode == "none":
+            return _train(task, desk.site, workplace, None, None)
+
+        with closing(Ledger(desk.site.state)) as ledger:
+            dataset = dataset_of(desk.site, source)
+            event, spent = plan_round(
+                ticket,
+                study,
+                survey.units,
+                dataset=dataset,
+                site=desk.site,
+                ledger=ledger,
+                workplace=workplace,
+            )
+            key = reserve(ledger, dataset, ticket, event)
+            done = _train(task, desk.site, workplace, event, spent)
+            ledger.charge(key)
+            return done
+
+
+def _made_before(ticket: Ticket, outbox: Outbox) -> Done | None:
+    """The update of an earlier attempt at the same round and parameters: sent again, it costs nothing."""
+    answer = outbox.update_of(ticket) if ticket.operation == Operation.TRAIN else None
+    if answer is None:
+        return None
+    receipt = answer.receipt
+    return Done(update=receipt.update, payload=outbox.payload(answer), first_line_at=receipt.first_line_at)
+
+
+def _train(
+    task: Task, site: Site, workplace: Workplace, event: GaussianEvent | None, spent: Spent | None
+) -> Done:
+    """Train, and take the protected update over from the job."""
+    job = TrainJob(
+        site=site.settings.site,
+        study=task.study,
+        source=task.source,
+        base=site.base,
+        round=task.ticket.round,
+        attempt=task.ticket.attempt,
+        event=event,
+        seeded_noise=site.settings.testing.seeded_noise,
+        threads=site.settings.resources.threads,
+    )
+    trained = workplace.run(job, Trained, task.given)
+    payload = workplace.update()
+    check_size(payload, len(task.given))
+    update = Update(
+        payload_sha256=hashlib.sha256(payload).hexdigest(), payload_bytes=len(payload), spent=spent
+    )
+    return Done(update=update, payload=payload, first_line_at=trained.began_at)
+
+
+def _score(task: Task, site: Site, workplace: Workplace) -> Done:
+    """Score the parameters on held-out records, as the disclosure rule lets it be known."""
+    job = ScoreJob(
+        site=site.settings.site,
+        study=task.study,
+        source=task.source,
+        base=site.base,
+        min_held_out=site.settings.disclosure.min_held_out,
+        decimals=site.settings.disclosure.decimals,
+    )
+    scored = workplace.run(job, Scored, task.given)
+    return Done(scores=scored.scores, first_line_at=scored.began_at)

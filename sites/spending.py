@@ -1,0 +1,161 @@
+"""The agent's side of privacy: plan a run once, reserve before rows are read, say what was spent.
+
+The plan of a run is kept in the state folder and holds for its later rounds as
+long as nothing came in between: no other entry in the ledger, no changed limit,
+no change in the number of units. Otherwise it is made again (protect.py), with
+the noise that the run began with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sites.job import PlanJob, Planned
+from sites.ledger import Entry, Key, Ledger
+from sites.outbox import write_durably
+from sites.settings import Limits, Site, Source
+from sites.sources import address, scheme
+from sites.workplace import Workplace
+from tasks.contracts import Code, Sha256, Spent, Ticket
+from tasks.errors import RefusedError
+from tasks.privacy.events import GaussianEvent
+from tasks.study import Study
+
+
+class Standing(BaseModel):
+    """Where a data set and a run stand before a round; a plan is made for one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    units: int
+    others: Sha256  # digest of the data set's entries that are not this run's
+    limits: Limits
+    reserved: int  # of this run's rounds, whatever became of them
+    released: int  # of this run's rounds, at most
+    left: int  # rounds, this one included
+
+    def holds_for(self, later: Standing) -> bool:
+        """True where nothing asks for more now than was foreseen then."""
+        same = (self.units, self.others, self.limits) == (later.units, later.others, later.limits)
+        return (
+            same
+            and later.released >= self.released
+            and later.reserved + later.left <= self.reserved + self.left
+            and later.released + later.left <= self.released + self.left
+        )
+
+
+class RunPlan(BaseModel):
+    """What was planned, and for which standing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    standing: Standing
+    planned: Planned
+
+
+def dataset_of(site: Site, source: Source) -> str:
+    """Whose privacy is counted together: everybody in one file, however it is read."""
+    return f"{scheme(source)}:{address(source, site.base).resolve()}"
+
+
+def plan_round(
+    ticket: Ticket, study: Study, units: int, *, dataset: str, site: Site, ledger: Ledger, workplace: Workplace
+) -> tuple[GaussianEvent, Spent]:
+    """What this round releases, and what the run's people will then have paid.
+
+    Raises:
+        RefusedError: budget_exhausted: the site's limit or the study's would be passed before the run ends.
+    """
+    history = ledger.events(dataset)
+    own = ledger.run_events(dataset, ticket.run)
+    released = own if len(own) < ticket.round else _charged(ledger, dataset, ticket.run)
+    standing = Standing(
+        units=units,
+        others=_digest(history, own),
+        limits=site.settings.limits,
+        reserved=len(own),
+        released=len(released),
+        left=study.rounds - ticket.round + 1,
+    )
+    path = site.state / "plans" / f"{ticket.run}.json"
+    plan = _read(path)
+    if plan is None or not plan.standing.holds_for(standing):
+        job = PlanJob(
+            study=study,
+            units=units,
+            noise_multiplier=own[0].noise_multiplier if own else None,
+            released=tuple(released),
+            history=tuple(history),
+            rounds_left=standing.left,
+            limit_epsilon=site.settings.limits.epsilon,
+            limit_delta=site.settings.limits.delta,
+        )
+        plan = RunPlan(standing=standing, planned=workplace.run(job, Planned))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(path, plan.model_dump_json().encode())
+    return plan.planned.event, _spent(plan, standing, study)
+
+
+def reserve(ledger: Ledger, dataset: str, ticket: Ticket, event: GaussianEvent) -> Key:
+    """Set the round's privacy aside, on disk, before rows are read.
+
+    Raises:
+        RefusedError: training_failed: it was set aside before and no update came of it. What became of that
+            training nobody can know, so there is no second one under the same reservation.
+    """
+    entry = Entry(
+        dataset=dataset,
+        study=ticket.study,
+        run=ticket.run,
+        round=ticket.round,
+        attempt=ticket.attempt,
+        event=event,
+    )
+    if not ledger.reserve(entry):
+        raise RefusedError(
+            Code.TRAINING_FAILED,
+            f"round {ticket.round} attempt {ticket.attempt} of {ticket.run} was begun before and did not "
+            f"end; its privacy stays reserved. The hub may ask again with another attempt.",
+        )
+    return entry.key
+
+
+def _spent(plan: RunPlan, standing: Standing, study: Study) -> Spent:
+    event = plan.planned.event
+    return Spent(
+        epsilon=plan.planned.trajectory[standing.released - plan.standing.released],
+        delta=study.privacy.delta or 0.0,
+        noise_multiplier=event.noise_multiplier,
+        sample_rate=event.sample_rate,
+        steps=event.steps,
+        epsilon_limit=study.privacy.epsilon or 0.0,
+    )
+
+
+def _charged(ledger: Ledger, dataset: str, run: str) -> list[GaussianEvent]:
+    """The run's rounds whose update was made; what was only reserved counts for the site's limit alone."""
+    return [
+        row.entry.event
+        for row in ledger.rows()
+        if row.state == "charged" and row.entry.dataset == dataset and row.entry.run == run
+    ]
+
+
+def _digest(history: Sequence[GaussianEvent], own: Sequence[GaussianEvent]) -> str:
+    """Of the entries that are not the run's own."""
+    left = sorted(event.to_json() for event in history)
+    for event in own:
+        left.remove(event.to_json())
+    return hashlib.sha256("\n".join(left).encode()).hexdigest()
+
+
+def _read(path: Path) -> RunPlan | None:
+    try:
+        return RunPlan.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None

@@ -1,0 +1,99 @@
+"""Job: train one round from the hub's parameters, and write the protected update."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from sites.job import PARAMETERS, UPDATE, Beat, Trained, TrainJob, Watch
+from sites.records import load_records
+from tasks import parameters
+from tasks.contracts import Code
+from tasks.errors import ContractError, RefusedError
+from tasks.learning import train
+from tasks.learning.schedule import schedule
+from tasks.parameters import Parameters
+from tasks.privacy.noise import NoiseSource
+from tasks.recipes.base import Recipe
+
+BEAT_EVERY_S = 0.1
+
+
+def work(job: TrainJob, folder: Path, watch: Watch, began_at: float) -> Trained:
+    """Write update.safetensors = new parameters - given ones.
+
+    Raises:
+        RefusedError: bad_ticket: the parameters are not the recipe's; not_finite; training_failed: the data
+            changed after the privacy of this round was reserved.
+    """
+    import torch
+
+    watch(Beat("training", 0, 0))
+    recipe, records = load_records(job)
+    base = read_parameters(folder, recipe, job.study.seed)
+    x, y, persons = records.training
+    plan = schedule(job.study.local, records.training.units)
+    if job.event is not None and (job.event.sample_rate, job.event.steps) != (plan.sample_rate, plan.steps):
+        raise RefusedError(
+            Code.TRAINING_FAILED, "the data changed while the round was being planned; nothing left"
+        )
+    torch.set_num_threads(job.threads)
+    new = train(
+        recipe,
+        base,
+        x,
+        y,
+        persons,
+        local=job.study.local,
+        privacy=job.study.privacy,
+        noise_multiplier=job.event.noise_multiplier if job.event else 0.0,
+        noise=_noise(job),
+        progress=_progress(watch),
+    )
+    update = parameters.subtract(new, base)
+    if not parameters.is_finite(update):
+        raise RefusedError(Code.NOT_FINITE, "the update is not finite; lower learning_rate")
+    raw = parameters.to_bytes(update)
+    (folder / UPDATE).write_bytes(raw)
+    return Trained(began_at=began_at, payload_bytes=len(raw))
+
+
+def read_parameters(folder: Path, recipe: Recipe, seed: int) -> Parameters:
+    """The parameters of the ticket, if they are of the recipe's names and shapes.
+
+    Raises:
+        RefusedError: bad_ticket or not_finite.
+    """
+    try:
+        given = parameters.from_bytes((folder / PARAMETERS).read_bytes())
+    except ContractError as exc:
+        raise RefusedError(Code.BAD_TICKET, f"the hub's parameters cannot be read: {exc}") from exc
+    if not parameters.same_form(given, recipe.initial_parameters(seed)):
+        raise RefusedError(
+            Code.BAD_TICKET, "the hub's parameters have other names or shapes than the recipe's"
+        )
+    if not parameters.is_finite(given):
+        raise RefusedError(Code.NOT_FINITE, "the hub's parameters are not finite")
+    return given
+
+
+def _noise(job: TrainJob) -> NoiseSource:
+    if job.seeded_noise:
+        study = job.study
+        return NoiseSource.seeded("fedrounds", study.seed, study.name, job.site, job.round, job.attempt)
+    return NoiseSource.from_system()
+
+
+def _progress(watch: Watch) -> Callable[[int, int], None]:
+    """Beats for the first and the last step, and now and then between."""
+    said_at = 0.0
+
+    def progress(step: int, steps: int) -> None:
+        nonlocal said_at
+        now = time.monotonic()
+        if step == steps or now - said_at >= BEAT_EVERY_S:
+            said_at = now
+            watch(Beat("training", step, steps))
+
+    return progress

@@ -1,0 +1,38 @@
+"""Hub: combine the cohort's updates into the next parameters and publish them.
+
+Which rule combines is aggregation/'s matter. Updates come from the store one
+after another, in the order of the sites' names, so that the sum has one order
+and one result.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from infra.hub import Hub
+from infra.orchestrator import step
+from tasks import layout, parameters
+from tasks.aggregation import rule
+from tasks.collect import Answer, load_parameters, load_update
+from tasks.plan import RoundPlan
+
+
+class Candidate(NamedTuple):
+    """Parameters after a round, published but not yet committed."""
+
+    key: str
+    sha256: str
+    cohort: tuple[str, ...]
+
+
+@step(name="aggregate")
+def aggregate(hub: Hub, plan: RoundPlan, answers: dict[str, Answer]) -> Candidate:
+    """New parameters = base + the rule's combination of the delivered updates."""
+    cohort = tuple(sorted(site for site, answer in answers.items() if answer.ok))
+    combined = rule(plan.study.aggregation.rule)(load_update(hub, answers[site]) for site in cohort)
+    base = parameters.from_bytes(load_parameters(hub, plan.base_key, plan.base_sha256))
+    raw = parameters.to_bytes(parameters.add(base, combined))
+    digest = parameters.sha256(raw)
+    key = layout.parameters_key(plan.manifest.run, plan.round, digest)
+    hub.store.put_if_absent(key, raw)
+    return Candidate(key, digest, cohort)

@@ -1,0 +1,75 @@
+"""Hub: commit a round by one conditional write, and close a run.
+
+Before the write the round did not happen, after it nothing changes it. What
+Prefect and MLflow show is a view on these records.
+"""
+
+from __future__ import annotations
+
+from infra.hub import Hub
+from infra.orchestrator import emit, step
+from tasks import layout
+from tasks.aggregate import Candidate
+from tasks.collect import Answer, site_round
+from tasks.contracts import Code, RoundRecord, RunEnd, SiteRound
+from tasks.errors import ContractError
+from tasks.evaluate import Evaluated
+from tasks.plan import RoundPlan
+
+
+@step(name="commit")
+def commit(
+    hub: Hub, plan: RoundPlan, candidate: Candidate, answers: dict[str, Answer], evaluated: Evaluated
+) -> RoundRecord:
+    """Write the round's record once; if the round was committed before, that record is the truth.
+
+    Raises:
+        ContractError: the record cannot be read back.
+    """
+    sites = {site: _with_metrics(site_round(a), evaluated, site) for site, a in answers.items()}
+    sites |= {site: SiteRound(state="missing", code=Code.PAUSED_BY_HUB) for site in plan.paused}
+    record = RoundRecord(
+        run=plan.manifest.run,
+        study=plan.study.name,
+        round=plan.round,
+        cohort=candidate.cohort,
+        sites=dict(sorted(sites.items())),
+        metrics=evaluated.pooled,
+        parameters_key=candidate.key,
+        parameters_sha256=candidate.sha256,
+        recipe_sha256=plan.manifest.recipe_sha256,
+        seconds=max(0.0, hub.now() - plan.began_at),
+        bytes_up=sum(s.payload_bytes for s in sites.values()),
+        committed_at=hub.now(),
+    )
+    hub.write_once(layout.commit_key(record.run, record.round), record)
+    committed = hub.read(layout.commit_key(record.run, record.round), RoundRecord)
+    if committed is None:
+        raise ContractError(f"the store lost the commit of round {record.round} right after it was written")
+    emit("fedrounds.round.committed", run=record.run, payload={"round": record.round, "sites": len(record.cohort)})
+    return committed
+
+
+def _with_metrics(site: SiteRound, evaluated: Evaluated, name: str) -> SiteRound:
+    own = evaluated.sites.get(name)
+    return site if own is None else site.model_copy(update={"metrics": own})
+
+
+def load_records(hub: Hub, run: str) -> list[RoundRecord]:
+    """All committed rounds of a run, in order."""
+    found = (hub.read(key, RoundRecord) for key in hub.store.list(layout.commit_prefix(run)))
+    return [record for record in found if record is not None]
+
+
+def sweep(hub: Hub, run: str, number: int, sites: tuple[str, ...]) -> None:
+    """Take a committed round's tickets out of the mailboxes; they are answered or void."""
+    for site in sites:
+        for key in hub.store.list(layout.tickets_of_round(site, run, number)):
+            hub.store.delete(key)
+
+
+def close(hub: Hub, run: str, rounds: int) -> None:
+    """Write that a run is finished."""
+    end = RunEnd(run=run, state="finished", rounds=rounds, at=hub.now())
+    hub.write_once(layout.ended_key(run), end)
+    emit("fedrounds.run.finished", run=run, payload={"rounds": rounds})

@@ -1,0 +1,249 @@
+"""The whole wire format: everything that hub and sites can say to each other.
+
+Every message is a frozen, closed pydantic model; unknown fields, wrong types
+and non-finite numbers are refused. Nothing executable can be expressed. How a
+message is signed is infra/signing.py's work, where it lies in the object store
+is layout.py's; the study that both sides agreed on is in study.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+PROTOCOL = 1  # raised when the meaning of a message changes; a new optional field does not raise it
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]  # sites, studies, runs
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+PublicKey = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]  # raw Ed25519 key, hex
+Epsilon = Annotated[float, Field(ge=0)]
+Delta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Message(BaseModel):
+    """Base of everything that crosses a border: frozen, closed, finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="strings")
+
+
+class Operation(StrEnum):
+    """What a ticket may ask of a site."""
+
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+
+
+class Code(StrEnum):
+    """Why a site said no, or why the hub left an answer out. Closed: no other text leaves a site."""
+
+    # said by a site
+    BAD_TICKET = "bad_ticket"  # unreadable, unsigned, forged, for another site, or against the study's terms
+    EXPIRED = "expired"  # the ticket's time is over
+    UNKNOWN_STUDY = "unknown_study"  # the site's file names no source for this study
+    UNKNOWN_RECIPE = "unknown_recipe"  # the recipe is not installed at the site, or is other code there
+    BAD_SETTINGS = "bad_settings"  # the recipe refuses the study's settings
+    UNREADABLE_DATA = "unreadable_data"  # the source cannot be opened or parsed
+    MISSING_COLUMN = "missing_column"  # the source lacks a column that the recipe reads
+    TOO_FEW_RECORDS = "too_few_records"  # below the site's limits.min_records
+    BUDGET_EXHAUSTED = "budget_exhausted"  # the ledger would pass the site's limits.epsilon
+    PRIVACY_REFUSED = "privacy_refused"  # the study's privacy mode is not allowed here
+    NOT_FINITE = "not_finite"  # training gave NaN or infinity; nothing was sent
+    TRAINING_FAILED = "training_failed"  # anything else; the reason is in the site's own log
+    PAUSED_BY_SITE = "paused_by_site"
+    # found by the hub
+    PAUSED_BY_HUB = "paused_by_hub"  # the operator paused the site's work pool
+    NO_ANSWER = "no_answer"  # nothing verified arrived before the deadline
+    NOT_ENROLLED = "not_enrolled"  # the hub knows no key of this site
+    BAD_SIGNATURE = "bad_signature"  # the answer is not signed by the site's pinned key
+    BAD_UPDATE = "bad_update"  # wrong digest, names, shapes or sizes
+    UPDATE_NOT_FINITE = "update_not_finite"
+
+
+class Metrics(Message):
+    """Figures of one model on held-out records. None: undefined there (one class only), or withheld."""
+
+    auroc: float | None = Field(default=None, ge=0, le=1)
+    accuracy: float | None = Field(default=None, ge=0, le=1)
+    loss: float | None = Field(default=None, ge=0)
+
+
+class Card(Message):
+    """Who somebody is: published once by hub and sites, pinned by the other side."""
+
+    kind: Literal["card"] = "card"
+    protocol: int = PROTOCOL
+    name: Name
+    role: Literal["hub", "site"]
+    public_key: PublicKey
+    version: str = Field(max_length=40)
+
+
+class Presence(Message):
+    """A site's sign of life, overwritten at a leisurely pace."""
+
+    kind: Literal["presence"] = "presence"
+    site: Name
+    at: float  # seconds since 1970, the site's clock
+    version: str = Field(max_length=40)
+    busy: bool = False
+
+
+class RunManifest(Message):
+    """What is fixed for a whole run before its first ticket."""
+
+    kind: Literal["run"] = "run"
+    run: Name
+    study: Name
+    study_sha256: Sha256
+    recipe_sha256: Sha256
+    created_at: float
+    initial_parameters_sha256: Sha256
+
+
+class Ticket(Message):
+    """The hub's signed request to one site for one operation of one round."""
+
+    kind: Literal["ticket"] = "ticket"
+    protocol: int = PROTOCOL
+    run: Name
+    study: Name
+    study_sha256: Sha256
+    recipe_sha256: Sha256
+    site: Name
+    round: int = Field(ge=1)
+    attempt: int = Field(ge=1, le=99)
+    operation: Operation
+    parameters_key: str = Field(max_length=300)
+    parameters_sha256: Sha256
+    nonce: str = Field(pattern=r"^[0-9a-f]{32}$")
+    issued_at: float
+    expires_at: float
+
+    @property
+    def sha256(self) -> str:
+        """What receipts and progress name this ticket by: the digest of the bytes that the hub sealed."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+class Progress(Message):
+    """How far a site is with a ticket; overwritten in place."""
+
+    kind: Literal["progress"] = "progress"
+    ticket_sha256: Sha256
+    site: Name
+    state: Literal["accepted", "training", "evaluating", "delivering"]
+    step: int = Field(default=0, ge=0)
+    steps: int = Field(default=0, ge=0)
+    at: float
+
+
+class Spent(Message):
+    """What this site's people have paid for this run so far, this round included."""
+
+    epsilon: Epsilon  # of all rounds of the run up to this one, at the study's delta
+    delta: Delta
+    noise_multiplier: float = Field(ge=0)
+    sample_rate: float = Field(gt=0, le=1)
+    steps: int = Field(ge=0)  # noisy steps of this round
+    epsilon_limit: Epsilon  # the study's limit for the whole run
+
+
+class Update(Message):
+    """Where a site's protected answer lies and what it is."""
+
+    payload_sha256: Sha256
+    payload_bytes: int = Field(ge=1)
+    spent: Spent | None  # None only in privacy mode none
+
+
+class Scores(Message):
+    """A site's evaluation of one model.
+
+    `statistics` are sums over held-out records (layout in tasks/metrics.py), so
+    that the hub can pool sites without seeing a record; None where the site's
+    disclosure rule withholds them.
+    """
+
+    metrics: Metrics
+    statistics: tuple[int, ...] | None = Field(default=None, max_length=2048)
+
+
+class Receipt(Message):
+    """A site's final, signed word on one ticket: exactly one of update, scores, refusal."""
+
+    kind: Literal["receipt"] = "receipt"
+    protocol: int = PROTOCOL
+    ticket_sha256: Sha256
+    run: Name
+    round: int = Field(ge=1)
+    attempt: int = Field(ge=1)
+    operation: Operation
+    site: Name
+    update: Update | None = None
+    scores: Scores | None = None
+    refusal: Code | None = None
+    first_line_at: float | None = None  # the site's clock when the training child began
+    delivered_at: float
+
+
+class SiteRound(Message):
+    """What the hub knows of one site in one committed round."""
+
+    state: Literal["delivered", "refused", "missing"]
+    code: Code | None = None
+    spent: Spent | None = None
+    metrics: Metrics = Metrics()
+    payload_sha256: Sha256 | None = None
+    payload_bytes: int = 0
+    seconds_to_start: float | None = None  # ticket written to the child's first line; two clocks
+    seconds_to_hear: float | None = None  # receipt written to the hub knowing it; two clocks
+
+
+class RoundRecord(Message):
+    """One committed round: the truth that MLflow and Prefect show."""
+
+    kind: Literal["round"] = "round"
+    run: Name
+    study: Name
+    round: int = Field(ge=1)
+    cohort: tuple[Name, ...]  # sites whose update is in the new parameters
+    sites: dict[Name, SiteRound]  # every site that was asked
+    metrics: Metrics  # pooled over the held-out records of all sites that answered
+    parameters_key: str
+    parameters_sha256: Sha256
+    recipe_sha256: Sha256
+    seconds: float = Field(ge=0)
+    bytes_up: int = Field(ge=0)
+    committed_at: float
+
+
+class RunEnd(Message):
+    """The last word on a run; written once."""
+
+    kind: Literal["end"] = "end"
+    run: Name
+    state: Literal["finished", "cancelled"]
+    rounds: int = Field(ge=0)
+    at: float
+
+
+class Registered(Message):
+    """Where MLflow keeps a round: written when the registration is complete."""
+
+    kind: Literal["registered"] = "registered"
+    run: Name
+    round: int = Field(ge=1)
+    model_version: int = Field(ge=1)
+
+
+class Lease(Message):
+    """Who runs a study now: the highest-numbered lease that has not expired."""
+
+    kind: Literal["lease"] = "lease"
+    study: Name
+    number: int = Field(ge=1)
+    holder: str = Field(pattern=r"^[0-9a-f]{32}$")
+    expires_at: float

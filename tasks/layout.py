@@ -1,0 +1,89 @@
+"""Where everything lies in the object store. The only place that spells a key.
+
+    shared/        hub writes, sites read: card, studies, runs, parameters
+    sites/<s>/in/  hub writes, site s reads: bell and tickets
+    sites/<s>/out/ site s writes, hub reads: card, presence, answers
+    hub/           hub only: pins, leases, commits
+"""
+
+from __future__ import annotations
+
+from tasks.contracts import Receipt, Ticket
+
+HUB_CARD = "shared/hub.json"
+
+
+def study_key(study: str, sha256: str) -> str:
+    return f"shared/studies/{study}/{sha256}.json"
+
+
+def run_key(run: str) -> str:
+    return f"shared/runs/{run}/run.json"
+
+
+def parameters_key(run: str, round_: int, sha256: str) -> str:
+    """Parameters after a round; round 0 holds the initial ones. The digest keeps two candidates of a round apart."""
+    return f"shared/runs/{run}/parameters/{round_:05d}-{sha256[:16]}.safetensors"
+
+
+def inbox(site: str) -> str:
+    return f"sites/{site}/in/tickets/"
+
+
+def bell_key(site: str) -> str:
+    """Overwritten with anything new: the one key that an idle agent polls."""
+    return f"sites/{site}/in/bell"
+
+
+def ticket_name(ticket: Ticket | Receipt) -> str:
+    return f"{ticket.run}/{ticket.round:05d}-{ticket.attempt:02d}-{ticket.operation}"
+
+
+def tickets_of_round(site: str, run: str, round_: int) -> str:
+    """Prefix of all attempts and operations of a round."""
+    return f"{inbox(site)}{run}/{round_:05d}-"
+
+
+def ticket_key(ticket: Ticket) -> str:
+    return f"{inbox(ticket.site)}{ticket_name(ticket)}.json"
+
+
+def card_key(site: str) -> str:
+    return f"sites/{site}/out/card.json"
+
+
+def presence_key(site: str) -> str:
+    return f"sites/{site}/out/presence.json"
+
+
+def answer_key(ticket: Ticket | Receipt, part: str) -> str:
+    """part: progress.json, receipt.json or update.safetensors."""
+    return f"sites/{ticket.site}/out/{ticket_name(ticket)}/{part}"
+
+
+def runs_prefix() -> str:
+    return "shared/runs/"
+
+
+def pin_key(site: str) -> str:
+    return f"hub/sites/{site}.json"
+
+
+def lease_prefix(study: str) -> str:
+    return f"hub/leases/{study}/"
+
+
+def commit_prefix(run: str) -> str:
+    return f"hub/runs/{run}/rounds/"
+
+
+def commit_key(run: str, round_: int) -> str:
+    return f"{commit_prefix(run)}{round_:05d}.json"
+
+
+def ended_key(run: str) -> str:
+    return f"hub/runs/{run}/ended.json"
+
+
+def registered_key(run: str, round_: int) -> str:
+    return f"hub/runs/{run}/registered/{round_:05d}.json"

@@ -1,0 +1,78 @@
+"""Named arrays: a model's parameters and the updates to them, and their bytes.
+
+Bytes are safetensors, names sorted, so that equal parameters are equal bytes
+and have one sha256. No pickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.errors import ContractError
+
+Parameters = dict[str, NDArray[np.float32]]
+
+
+def to_bytes(parameters: Parameters) -> bytes:
+    """Safetensors bytes of float32 arrays, names sorted."""
+    from safetensors.numpy import save
+
+    raw: bytes = save({k: np.ascontiguousarray(parameters[k], dtype=np.float32) for k in sorted(parameters)})
+    return raw
+
+
+def from_bytes(raw: bytes) -> Parameters:
+    """Inverse of to_bytes.
+
+    Raises:
+        ContractError: not safetensors, or not all float32.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        arrays = load(raw)
+    except (SafetensorError, ValueError, KeyError, TypeError) as exc:
+        raise ContractError(f"{len(raw)} bytes that are no safetensors") from exc
+    wrong = [k for k, v in arrays.items() if v.dtype != np.float32]
+    if wrong:
+        raise ContractError(f"expected float32 arrays only, got others under {sorted(wrong)[:5]}")
+    return {k: arrays[k] for k in sorted(arrays)}
+
+
+def sha256(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()
+
+
+def same_form(a: Parameters, b: Parameters) -> bool:
+    """True where names and shapes agree."""
+    return a.keys() == b.keys() and all(a[k].shape == b[k].shape for k in a)
+
+
+def is_finite(parameters: Parameters) -> bool:
+    return all(bool(np.isfinite(v).all()) for v in parameters.values())
+
+
+def add(base: Parameters, update: Parameters) -> Parameters:
+    """base + update, float32.
+
+    Raises:
+        ContractError: names or shapes differ.
+    """
+    if not same_form(base, update):
+        raise ContractError("the update has other names or shapes than the parameters it is for")
+    return {k: (base[k] + update[k]).astype(np.float32) for k in base}
+
+
+def subtract(new: Parameters, base: Parameters) -> Parameters:
+    """new - base, float32: the update that turns base into new.
+
+    Raises:
+        ContractError: names or shapes differ.
+    """
+    if not same_form(new, base):
+        raise ContractError("cannot subtract parameters of other names or shapes")
+    return {k: (new[k] - base[k]).astype(np.float32) for k in base}

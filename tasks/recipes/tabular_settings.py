@@ -1,0 +1,139 @@
+"""recipe_settings of the tabular recipes: which columns, with which public ranges and levels.
+
+What is public is written here by people; nothing is ever learnt from the data,
+so scaling costs no privacy. How values become numbers is tabular_columns.py's
+work.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+MAX_ENCODED = 10_000  # columns of x; more is a mistake, and memory of every site
+
+Column = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Level = bool | int | float | str
+COMPARISON = re.compile(r"\s*(>=|<=|==|!=|>|<)\s*(\S.*?)\s*")
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def canonical(value: object) -> float | str | None:
+    """What two spellings of one level have in common; None for a missing value.
+
+    1, 1.0, "1" and "1.0" are one number; true and "True" are 1, false is 0; any
+    other text is itself without surrounding whitespace, and empty text is missing.
+    """
+    if value is None or type(value).__name__ == "NAType":  # pandas' own; not imported for it
+        return None
+    if value != value:  # noqa: PLR0124 - NaN and NaT
+        return None
+    text = str(value).strip()
+    if text.lower() in ("true", "false"):
+        return float(text.lower() == "true")
+    try:
+        number = float(text)
+    except ValueError:
+        return text or None
+    return number if abs(number) < float("inf") else text
+
+
+class Numeric(_Settings):
+    """One column of x: `range` becomes [-1, 1], what lies outside counts as the nearer end."""
+
+    kind: Literal["numeric"]
+    range: tuple[float, float]
+    missing: float | None = None  # stands for a missing value; default: the middle of the range
+    missing_indicator: bool = False  # one more column of x: 1 where the value is missing
+
+    @field_validator("range")
+    @classmethod
+    def _ascending(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[1] - value[0] < float("inf"):
+            raise ValueError(f"found {list(value)}, expected the lower end before the higher one")
+        return value
+
+    @model_validator(mode="after")
+    def _inside(self) -> Numeric:
+        if self.missing is not None and not self.range[0] <= self.missing <= self.range[1]:
+            raise ValueError(f"missing is {self.missing:g}, expected a value inside the range")
+        return self
+
+    @property
+    def width(self) -> int:
+        return 1 + self.missing_indicator
+
+
+class Category(_Settings):
+    """One column of x for each level, 1 where the record has it; an unlisted level gives only zeros."""
+
+    kind: Literal["category"]
+    values: tuple[Level, ...] = Field(min_length=1, max_length=MAX_ENCODED)
+    missing: Level | None = (
+        None  # the level that a missing value counts as; default: none of them, only zeros
+    )
+    missing_indicator: bool = False  # one more column of x: 1 where the value is missing
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Category:
+        levels = [canonical(value) for value in self.values]
+        if None in levels or len(set(levels)) != len(levels):
+            raise ValueError("values holds a level twice or an empty one; 1, 1.0 and '1' are the same level")
+        if self.missing is not None and canonical(self.missing) not in levels:
+            raise ValueError(f"missing is {self.missing!r}, expected one of values")
+        return self
+
+    @property
+    def width(self) -> int:
+        return len(self.values) + self.missing_indicator
+
+
+Feature = Annotated[Numeric | Category, Field(discriminator="kind")]
+
+
+class TabularSettings(_Settings):
+    """A binary target and the columns that predict it."""
+
+    target: Column
+    positive: Level | tuple[Level, ...]  # a comparison such as "> 0", a value, or a list of values
+    features: dict[Column, Feature] = Field(min_length=1)
+
+    @field_validator("positive")
+    @classmethod
+    def _decidable(cls, value: Level | tuple[Level, ...]) -> Level | tuple[Level, ...]:
+        levels = value if isinstance(value, tuple) else (value,)
+        if not levels or any(canonical(level) is None for level in levels):
+            raise ValueError('expected a comparison such as "> 0", a value, or a list of values')
+        found = COMPARISON.fullmatch(value) if isinstance(value, str) else None
+        if found and not isinstance(canonical(found[2]), float):
+            raise ValueError(
+                f'found "{value}", expected a number after {found[1]}; for texts write the values'
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _sensible(self) -> TabularSettings:
+        if self.target in self.features:
+            raise ValueError(f"target {self.target!r} is among the features; remove it there")
+        if self.width > MAX_ENCODED:
+            raise ValueError(f"features encode to {self.width} columns, expected at most {MAX_ENCODED}")
+        return self
+
+    @property
+    def width(self) -> int:
+        """Columns of x."""
+        return sum(feature.width for feature in self.features.values())
+
+
+class MLPSettings(TabularSettings):
+    """With hidden layers."""
+
+    hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
+        default=(16,), min_length=1, max_length=8
+    )
+    activation: Literal["tanh", "relu"] = "tanh"  # tanh is bounded, which suits clipped gradients

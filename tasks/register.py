@@ -1,0 +1,197 @@
+"""Hub: show a run in MLflow; every round becomes a model version.
+
+Experiment = study, parent run = run, one child run per site, step = round. The
+store is the truth and MLflow a view on it: each verb may be repeated after a
+fall at any point and finds what is there. What MLflow shows in words and
+figures is in modelcard.py, how a model's files look in infra/modelfiles.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+from infra.hub import Hub
+from infra.modelfiles import write_model_files
+from infra.orchestrator import step
+from infra.tracking import NOTE, Model, Version
+from tasks import layout, modelcard
+from tasks.collect import load_parameters
+from tasks.contracts import Registered, RoundRecord, RunManifest
+from tasks.recipes import load_recipe
+from tasks.study import Study
+from tasks.trackedrun import ANONYMOUS, CHAMPION, TrackedRun, forget, points_of, tracked
+
+LOADER = "flows.predictor"  # named, not imported: it runs where somebody predicts
+CALLS = 8  # to MLflow in a short round, whatever the number of sites, rounds and metrics
+REGISTRATION = 7  # of them: model, 3 files, ready, metrics, version; an eighth where the champion changes
+RETRIES, RETRY_DELAY_S = 3, 3.0  # what a restart of MLflow takes
+SECONDS_PER_BATCH = 5.0  # for each of these a longer round may add one site's batch (0.02 s)
+
+
+@step(name="open run", retries=RETRIES, retry_delay_s=RETRY_DELAY_S)
+def open_run(hub: Hub, study: Study, manifest: RunManifest) -> None:
+    """Make the experiment, the runs and the registered model, or find them; a run that had ended goes on.
+
+    Raises:
+        ServiceError: MLflow does not answer.
+    """
+    if hub.mlflow_url is None:
+        return
+    with tracked(hub, study, manifest) as run:
+        columns = load_recipe(study.recipe, study.recipe_settings).columns()
+        about = {"study": study.name, "recipe": study.recipe}
+        run.tracking.registered_model(study.name, modelcard.study_card(study, columns), about)
+        if run.parent.tags.get("state", "RUNNING") != "RUNNING":
+            for each in (run.parent, *run.children.values()):
+                run.tracking.set_state(each.id, "RUNNING")
+        tags = {NOTE: modelcard.run_card(study, manifest, None), "state": "RUNNING"}
+        run.tracking.log(run.parent.id, params=modelcard.settings(study), tags=tags)
+        run.parent.tags.update(tags)
+
+
+@step(name="register", retries=RETRIES, retry_delay_s=RETRY_DELAY_S)
+def register(hub: Hub, study: Study, manifest: RunManifest, record: RoundRecord) -> int | None:
+    """Make the round a model version and return its number; None where the hub has no MLflow.
+
+    Takes at most CALLS calls, and in a long round one more for each SECONDS_PER_BATCH. A child run gets its
+    points in batches, when a call is left for it, and all of them when the run is closed.
+
+    Raises:
+        ServiceError: MLflow does not answer.
+        ContractError: the store lost the round's parameters.
+    """
+    if hub.mlflow_url is None:
+        return None
+    marker = layout.registered_key(record.run, record.round)
+    known = hub.read(marker, Registered)
+    if known is not None:
+        return known.model_version
+    with tracked(hub, study, manifest) as run:
+        run.records[record.round] = record
+        made = _find_version(run, record) or _make_version(hub, run, study, record)
+        calls = REGISTRATION + _crown(run, study, made)
+        run.tell_sites(CALLS - calls + int(record.seconds / SECONDS_PER_BATCH))
+    hub.write_once(marker, Registered(run=record.run, round=record.round, model_version=made.number))
+    return made.number
+
+
+@step(name="close run", retries=RETRIES, retry_delay_s=RETRY_DELAY_S)
+def close_run(
+    hub: Hub,
+    study: Study,
+    manifest: RunManifest,
+    records: Sequence[RoundRecord],
+    state: Literal["FINISHED", "FAILED", "KILLED"],
+) -> None:
+    """Send what the child runs still lack, and say how the run ended.
+
+    Raises:
+        ServiceError: MLflow does not answer.
+    """
+    if hub.mlflow_url is None:
+        return
+    with tracked(hub, study, manifest) as run:
+        if run.parent.tags.get("state") != state:
+            run.records.update({record.round: record for record in records})
+            run.tell_sites(len(run.children))
+            last = records[-1] if records else None
+            for each in (*run.children.values(), run.parent):
+                run.tracking.set_state(each.id, state, last.committed_at if last else manifest.created_at)
+            tags = {NOTE: modelcard.run_card(study, manifest, last), "state": state}
+            run.tracking.log(run.parent.id, tags=tags)  # last: a repeat reads here that all is done
+    forget(hub, manifest.run)
+
+
+def _find_version(run: TrackedRun, record: RoundRecord) -> Version | None:
+    """The round's version if an earlier process made it: its model and metrics were there before it."""
+    if record.round > run.begun:
+        return None
+    found = run.tracking.versions(record.study, _identity(record))
+    return found[0] if found else None
+
+
+def _make_version(hub: Hub, run: TrackedRun, study: Study, record: RoundRecord) -> Version:
+    """Model, files, metrics, version: in an order that lets a repeat go on where it stopped."""
+    raw = load_parameters(hub, record.parameters_key, record.parameters_sha256)
+    spent = modelcard.epsilons(r for n, r in sorted(run.records.items()) if n <= record.round)
+    tags, card = _version_tags(hub, record, spent), modelcard.round_card(study, record, spent)
+    model = _model(run, study, record, ANONYMOUS | tags | {NOTE: card})
+    with TemporaryDirectory() as folder:
+        _write_files(Path(folder), study, record, raw, (model.id, run.parent.id))
+        run.tracking.upload(model, Path(folder))
+    refusals = {f"round/{record.round:04d}/{n}": str(s.code) for n, s in record.sites.items() if s.code}
+    points = points_of(record, modelcard.round_metrics(record, spent))
+    run.tracking.log(run.parent.id, points, tags=refusals, model=model)
+    return run.tracking.create_version(study.name, model, run.parent.id, tags, card)
+
+
+def _model(run: TrackedRun, study: Study, record: RoundRecord, tags: Mapping[str, str]) -> Model:
+    """The round's logged model: the one that an earlier process left unfinished, or a new one."""
+    if record.round <= run.begun:
+        left = run.tracking.models(run.experiment, _identity(record))
+        if left:
+            return left[0]
+    name = f"{study.name}-round-{record.round:04d}"
+    return run.tracking.create_model(run.experiment, run.parent.id, name, tags, modelcard.settings(study))
+
+
+def _write_files(folder: Path, study: Study, record: RoundRecord, raw: bytes, ids: tuple[str, str]) -> None:
+    write_model_files(
+        folder,
+        parameters=raw,
+        loader=LOADER,
+        # As text: MLflow sorts the keys of a mapping, and the order of features is the order of weights.
+        config={"recipe": study.recipe, "settings": json.dumps(study.recipe_settings)},
+        example=load_recipe(study.recipe, study.recipe_settings).example(),
+        output="score",
+        ids=ids,
+        at=record.committed_at,
+    )
+
+
+def _crown(run: TrackedRun, study: Study, made: Version) -> bool:
+    """Give the version the alias of the best, if it is; True where that took a call."""
+    if not beats(made, run.champion):
+        return False
+    run.tracking.set_alias(study.name, CHAMPION, made.number)
+    run.champion = made
+    return True
+
+
+def beats(made: Version, champion: Version | None) -> bool:
+    """Better than the champion; within one run, as good is enough for the later round.
+
+    Highest AUROC first, then versions without one by lowest loss, then those without metrics.
+    """
+    if champion is None or made.number == champion.number:
+        return champion is None
+    same_run = made.tags.get("run") == champion.tags.get("run")
+    mine, theirs = _standing(made.tags), _standing(champion.tags)
+    return mine >= theirs if same_run else mine > theirs
+
+
+def _standing(tags: Mapping[str, str]) -> tuple[int, float]:
+    if "auroc" in tags:
+        return 2, float(tags["auroc"])
+    return (1, -float(tags["loss"])) if "loss" in tags else (0, 0.0)
+
+
+def _identity(record: RoundRecord) -> dict[str, str]:
+    return {"run": record.run, "round": str(record.round)}
+
+
+def _version_tags(hub: Hub, record: RoundRecord, spent: Mapping[str, float]) -> dict[str, str]:
+    before = hub.read(layout.registered_key(record.run, record.round - 1), Registered)  # none before round 1
+    tags = {key: f"{value:.6f}" for key, value in record.metrics.model_dump().items() if value is not None}
+    tags |= {
+        "cohort": ", ".join(record.cohort),
+        "recipe_sha256": record.recipe_sha256,
+        "parameters_sha256": record.parameters_sha256,
+        "epsilon_max": f"{max(spent.values()):.6f}" if spent else "none",
+        "parent_version": str(before.model_version) if before else "none",
+    }
+    return _identity(record) | tags

@@ -1,0 +1,120 @@
+"""The study: what the institutions agreed on, as a strict model of study.yaml.
+
+Privacy settings and speed settings are separate classes. A combination that
+cannot work is refused here, before the first byte moves; reading the file and
+naming the line of an error is infra/yamlfile.py's work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from tasks.contracts import Message, Name
+
+RecipePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+MAX_ROUNDS = 10_000
+
+
+class Local(Message):
+    """How a site trains in one round."""
+
+    epochs: int = Field(default=1, ge=1, le=10_000)
+    batch_size: int | Literal["full"] = "full"
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    learning_rate: float = Field(default=0.5, gt=0)
+
+    @field_validator("batch_size")
+    @classmethod
+    def _at_least_one(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("expected a batch size of at least 1, or full")
+        return value
+
+
+class Privacy(Message):
+    """The guarantee. `local`: each site's updates of the whole run are (epsilon, delta)-DP by themselves."""
+
+    mode: Literal["local", "none"]
+    epsilon: float | None = Field(default=None, gt=0)
+    delta: float | None = Field(default=None, gt=0, lt=1)
+    clip_norm: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Privacy:
+        numbers = {"epsilon": self.epsilon, "delta": self.delta, "clip_norm": self.clip_norm}
+        if self.mode == "none" and any(v is not None for v in numbers.values()):
+            raise ValueError("mode none takes no epsilon, delta or clip_norm; remove them or use mode local")
+        missing = [key for key, v in numbers.items() if v is None]
+        if self.mode != "none" and missing:
+            raise ValueError(f"mode {self.mode} needs {', '.join(missing)}")
+        return self
+
+
+class Aggregation(Message):
+    rule: Literal["mean"] = "mean"
+
+
+class Evaluation(Message):
+    holdout_fraction: float = Field(default=0.2, gt=0, lt=1)
+
+
+class Schedule(Message):
+    cron: str = Field(min_length=9, max_length=100)
+    timezone: str = "UTC"
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except Exception as exc:
+            raise ValueError(f"unknown time zone {value!r}; use a name such as Europe/Paris or UTC") from exc
+        return value
+
+    @field_validator("cron")
+    @classmethod
+    def _five_fields(cls, value: str) -> str:
+        if len(value.split()) != 5:
+            raise ValueError(f"expected five fields (minute hour day month weekday), got {value!r}")
+        return value
+
+
+class Study(Message):
+    """study.yaml. Its sha256 is what sites will be asked to run."""
+
+    name: Name
+    recipe: RecipePath
+    recipe_settings: dict[str, Any] = Field(default_factory=dict)  # the recipe's own strict model reads it
+    sites: tuple[Name, ...] = Field(min_length=1, max_length=200)
+    rounds: int = Field(ge=1, le=MAX_ROUNDS)
+    quorum: int = Field(ge=1)
+    deadline_s: float = Field(default=600, gt=0)
+    local: Local = Local()
+    privacy: Privacy
+    aggregation: Aggregation = Aggregation()
+    evaluation: Evaluation = Evaluation()
+    schedule: Schedule | None = None
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Study:
+        if len(set(self.sites)) != len(self.sites):
+            raise ValueError("sites are named twice; name each site once")
+        if self.quorum > len(self.sites):
+            raise ValueError(
+                f"quorum {self.quorum} is more than the {len(self.sites)} sites; "
+                f"lower quorum or add sites"
+            )
+        return self
+
+    def to_bytes(self) -> bytes:
+        """The bytes that are published, hashed and signed."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.to_bytes()).hexdigest()

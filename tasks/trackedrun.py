@@ -1,0 +1,140 @@
+"""Hub: a run in MLflow as this process knows it, so that a round need not ask.
+
+Opened by finding what an earlier process made, and making the rest; forgotten
+on a failure, so that the next try looks again. What happens to a run is
+register.py's story.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+
+from infra.hub import Hub
+from infra.tracking import NOTE, Point, Run, Tracking, Version
+from tasks import modelcard
+from tasks.commit import load_records
+from tasks.contracts import RoundRecord, RunManifest
+from tasks.study import Study
+
+CHAMPION = "champion"  # `latest` needs no alias: MLflow keeps that name for the newest version
+# MLflow would show the account and the script of whoever started the hub.
+ANONYMOUS = {"mlflow.user": "fedrounds", "mlflow.source.name": "fedrounds", "mlflow.source.type": "PROJECT"}
+# Without its kind MLflow asks every visitor whether this is a language model.
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+
+
+@dataclass
+class TrackedRun:
+    """One run's places in MLflow, and what has been sent there."""
+
+    tracking: Tracking
+    experiment: str
+    parent: Run
+    children: dict[str, Run]
+    champion: Version | None
+    records: dict[int, RoundRecord]  # committed rounds
+    begun: int  # rounds up to this one may have been registered in part by an earlier process
+    told: dict[str, set[int]] = field(default_factory=dict)  # site: rounds that its child run shows
+
+    def tell_sites(self, at_most: int) -> None:
+        """Send child runs the points they lack, one batch for a site; those that lack most come first."""
+        lacking = {site: self._lacking(site) for site in self.children}
+        first = sorted((site for site in lacking if lacking[site]), key=lambda site: -len(lacking[site]))
+        for site in first[: max(0, at_most)]:
+            rounds = lacking[site]
+            points = [p for r in rounds for p in points_of(r, modelcard.site_metrics(r.sites[site]))]
+            codes = {r.round: r.sites[site].code for r in rounds if r.sites[site].code}
+            tags = {"refusal": str(codes[max(codes)]), "refusal_round": str(max(codes))} if codes else {}
+            self.tracking.log(self.children[site].id, points, tags=tags)
+            self.told.setdefault(site, set()).update(r.round for r in rounds)
+
+    def _lacking(self, site: str) -> list[RoundRecord]:
+        told = self.told.get(site, set())
+        return [r for n, r in sorted(self.records.items()) if site in r.sites and n not in told]
+
+
+_known: dict[tuple[str, str], TrackedRun] = {}
+
+
+@contextmanager
+def tracked(hub: Hub, study: Study, manifest: RunManifest) -> Iterator[TrackedRun]:
+    """The run in MLflow, found or made.
+
+    Raises:
+        ServiceError: MLflow does not answer.
+    """
+    key = (str(hub.mlflow_url), manifest.run)
+    try:
+        if key not in _known:
+            _known[key] = _open(hub, study, manifest)
+        yield _known[key]
+    except BaseException:
+        _known.pop(key, None)
+        raise
+
+
+def forget(hub: Hub, run: str) -> None:
+    """Drop what is known of a run that has ended."""
+    _known.pop((str(hub.mlflow_url), run), None)
+
+
+def points_of(record: RoundRecord, metrics: dict[str, float]) -> list[Point]:
+    """The metrics at the round's step and time: a repeat gives equal points."""
+    return [Point(key, value, record.round, record.committed_at) for key, value in metrics.items()]
+
+
+def _open(hub: Hub, study: Study, manifest: RunManifest) -> TrackedRun:
+    tracking = Tracking(str(hub.mlflow_url))
+    about = "A run is one training of the study: it has a child run for each site and a model for each round."
+    experiment = tracking.experiment(study.name, KIND | {NOTE: about})
+    found = tracking.runs(experiment, {"run": manifest.run})
+    parents = [run for run in found if "site" not in run.tags]
+    parent = parents[0] if parents else None
+    if parent is None:
+        tags = _parent_tags(study, manifest)
+        parent = tracking.create_run(experiment, manifest.run, tags, manifest.created_at)
+    children = {run.tags["site"]: run for run in reversed(found) if "site" in run.tags}
+    for site in study.sites:
+        if site not in children:
+            tags = _child_tags(study, manifest, site, parent)
+            children[site] = tracking.create_run(experiment, site, tags, manifest.created_at)
+    records = {record.round: record for record in load_records(hub, manifest.run)}
+    champion = tracking.version_with_alias(study.name, CHAMPION)
+    return TrackedRun(
+        tracking, experiment, parent, children, champion, records, begun=max(records, default=0)
+    )
+
+
+def _parent_tags(study: Study, manifest: RunManifest) -> dict[str, str]:
+    terms = study.privacy
+    return ANONYMOUS | {
+        "run": manifest.run,
+        "study": study.name,
+        "study_sha256": manifest.study_sha256,
+        "recipe_sha256": manifest.recipe_sha256,
+        "privacy": terms.mode,
+        "epsilon_limit": "none" if terms.epsilon is None else f"{terms.epsilon:g}",
+        "delta": "none" if terms.delta is None else f"{terms.delta:g}",
+        "sites": ", ".join(study.sites),
+        "fedrounds": _own_version(),
+    }
+
+
+def _child_tags(study: Study, manifest: RunManifest, site: str, parent: Run) -> dict[str, str]:
+    return ANONYMOUS | {
+        "mlflow.parentRunId": parent.id,
+        "run": manifest.run,
+        "study": study.name,
+        "site": site,
+        NOTE: modelcard.site_card(study, site),
+    }
+
+
+def _own_version() -> str:
+    try:
+        return version("fedrounds")
+    except PackageNotFoundError:
+        return "source tree"

@@ -1,0 +1,105 @@
+"""Hub and sites in one process for tests, over a store that a test may make hostile.
+
+`a_federation(tmp_path)` gives a whole federation with synthetic records;
+`Tampering` drops, delays, corrupts or replaces single objects on their way.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from infra.store import open_store
+from infra.store.base import Store, Versioned
+from simulation.federation import Federation
+from sites.settings import load_site
+from tasks.study import Study
+
+SITES = ("north", "east", "south")
+
+Rule = Callable[[str, bytes], bytes | None]
+
+
+class Tampering:
+    """A store whose writes pass through `rule(key, data)`: other bytes, or None to lose the object."""
+
+    def __init__(self, store: Store, rule: Rule):
+        self.inner, self.rule = store, rule
+
+    def put(self, key: str, data: bytes) -> None:
+        changed = self.rule(key, data)
+        if changed is not None:
+            self.inner.put(key, changed)
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        changed = self.rule(key, data)
+        return True if changed is None else self.inner.put_if_absent(key, changed)
+
+    def get(self, key: str) -> bytes | None:
+        return self.inner.get(key)
+
+    def get_if_changed(self, key: str, tag: str | None) -> Versioned | None:
+        return self.inner.get_if_changed(key, tag)
+
+    def list(self, prefix: str) -> list[str]:
+        return self.inner.list(prefix)
+
+    def delete(self, key: str) -> None:
+        self.inner.delete(key)
+
+
+def a_study(**changes: Any) -> Study:
+    """A study of three sites and two rounds on two numbers and a category."""
+    terms: dict[str, Any] = {
+        "name": "toy",
+        "recipe": "tasks.recipes.tabular:LogisticRegression",
+        "recipe_settings": {
+            "target": "sick",
+            "positive": "yes",
+            "features": {
+                "age": {"kind": "numeric", "range": [0, 100]},
+                "dose": {"kind": "numeric", "range": [0, 10], "missing": 5},
+                "ward": {"kind": "category", "values": ["a", "b"]},
+            },
+        },
+        "sites": SITES,
+        "rounds": 2,
+        "quorum": 2,
+        "deadline_s": 60,
+        "local": {"epochs": 1, "batch_size": "full", "optimizer": "sgd", "learning_rate": 1.0},
+        "privacy": {"mode": "local", "epsilon": 3.0, "delta": 1e-3, "clip_norm": 1.0},
+    }
+    return Study.model_validate(terms | changes)
+
+
+def write_site(folder: Path, site: str, n: int = 120, extra: str = "", epsilon: float = 10.0) -> Path:
+    """Synthetic records and a site.yaml for one site; returns the yaml's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(sum(site.encode()))
+    age, dose = generator.uniform(0, 100, n), generator.uniform(0, 10, n)
+    sick = age / 100 + dose / 10 + generator.normal(0, 0.3, n) > 1.0
+    with (folder / f"{site}.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["age", "dose", "ward", "sick", "patient"])
+        for i in range(n):
+            writer.writerow([f"{age[i]:.1f}", f"{dose[i]:.2f}", "ab"[i % 2], "yes" if sick[i] else "no", f"p{i // 2}"])
+    path = folder / f"{site}.yaml"
+    path.write_text(
+        f"site: {site}\n"
+        f"store: {(folder / 'store').as_uri()}\n"
+        f"sources:\n  toy: {{url: 'csv:{site}.csv'}}\n"
+        f"limits: {{epsilon: {epsilon}, delta: 1.0e-3, min_records: 30}}\n{extra}"
+    )
+    return path
+
+
+def a_federation(tmp_path: Path, rule: Rule | None = None, **sites: dict[str, Any]) -> Federation:
+    """A federation of the three sites; keyword `north={"n": 10}` changes what write_site gets."""
+    files = [write_site(tmp_path / "files", site, **sites.get(site, {})) for site in SITES]
+    folder = tmp_path / "federation"
+    store = open_store((folder / "store").absolute().as_uri())
+    return Federation(folder, [load_site(f) for f in files], Tampering(store, rule) if rule else store)

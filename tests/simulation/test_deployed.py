@@ -1,0 +1,52 @@
+"""Real agents in their own processes, without Prefect and MLflow: the same study as in a simulation."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows.results import results
+from flows.training import training
+from infra.hub import Hub
+from simulation.deployment import start_agent, stop, wait_for_agents
+from tasks.card import publish_card
+from tests.federation import SITES, a_federation, a_study, write_site
+
+
+def _processes_of(folder: Path) -> list[psutil.Process]:
+    return [p for p in psutil.process_iter(["cmdline"]) if any(str(folder) in w for w in p.info["cmdline"] or [])]
+
+
+@pytest.fixture
+def deployed(tmp_path):
+    """A hub without servers and three agents with seeded noise; nothing of it is left at the end."""
+    hub = Hub(directory=tmp_path / "hub", store_url=(tmp_path / "files" / "store").as_uri())
+    publish_card(hub)
+    try:
+        for site in SITES:
+            start_agent(hub, site, write_site(tmp_path / "files", site, extra="testing: {seeded_noise: true}\n"))
+        wait_for_agents(hub, list(SITES))
+        yield hub
+    finally:
+        stop(hub.directory)
+    deadline = time.monotonic() + 10
+    while _processes_of(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert _processes_of(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_simulation_and_deployment_give_the_same_parameters(tmp_path, deployed):
+    """Promise: the same study file, the same code, the same result bit for bit; Poisson batches included."""
+    study = a_study(rounds=3, local={"epochs": 1, "batch_size": 16, "optimizer": "sgd", "learning_rate": 0.5})
+    federation = a_federation(tmp_path / "simulated")
+
+    simulated = results(federation.hub, federation.run(study))
+    real = results(deployed, training(hub=deployed, study=study))
+
+    assert [r["parameters_sha256"] for r in real["rounds"]] == [r["parameters_sha256"] for r in simulated["rounds"]]
+    assert real["final"]["sites"] == simulated["final"]["sites"]
+    assert real["final"]["metrics"] == simulated["final"]["metrics"]
