@@ -7,7 +7,7 @@ from pathlib import Path
 from infra.errors import FileError
 from infra.yamlfile import load
 from tasks.errors import StudyError
-from tasks.recipes import load_recipe
+from tasks.recipes import load_recipe, settings_model
 from tasks.study import Study
 
 
@@ -21,6 +21,9 @@ def load_study_file(path: Path) -> Study:
     document = load(path, Study)
     study = document.value
     try:
+        settings = settings_model(study.recipe)
+        if settings is not None:
+            document.check(settings, "recipe_settings")
         load_recipe(study.recipe, study.recipe_settings)
     except StudyError as exc:
         line = document.line_of("recipe_settings" if study.recipe_settings else "recipe")

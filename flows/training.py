@@ -9,10 +9,11 @@ from __future__ import annotations
 from infra.hub import Hub
 from infra.orchestrator import quiet_subflows, run_flow
 from flows.round import federated_round
+from flows.views import unless_away
 from tasks.begin import begin, new_run_name
 from tasks.commit import close, load_records
 from tasks.lease import lease
-from tasks.register import close_run, open_run, register
+from tasks.register import close_run, register_all
 from tasks.study import Study
 
 
@@ -28,18 +29,19 @@ def training(hub: Hub, study: Study, run: str | None = None) -> str:
     Raises:
         LeaseError: the study is running already.
         QuorumError: too few sites delivered; the run may be resumed.
+        ServiceError: all rounds are done, but MLflow is away; resuming the run registers what is missing.
     """
     with lease(hub, study.name):
         manifest = begin(hub, study, run or new_run_name(study.name, hub.now()))
-        open_run(hub, study, manifest)
         records = load_records(hub, manifest.run)
-        for record in records:
-            register(hub, study, manifest, record)  # catches up where MLflow was away
+        with unless_away("MLflow"):
+            register_all(hub, study, manifest)
 
         with quiet_subflows():
             for number in range(len(records) + 1, study.rounds + 1):
                 records.append(federated_round(hub, manifest.run, number))
 
         close(hub, manifest.run, len(records))
+        register_all(hub, study, manifest)
         close_run(hub, study, manifest, records, "FINISHED")
     return manifest.run

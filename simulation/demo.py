@@ -111,7 +111,7 @@ def _write_files(folder: Path, sites: int, rounds: int, store_url: str) -> list[
 def _what_next(console: Console, hub: Hub, run: str, keep: bool, folder: Path) -> None:
     hub_dir = folder / "hub"
     if keep:
-        console.print(f"\nPrefect: {hub.prefect_url}/runs      MLflow: {hub.mlflow_url}")
+        console.print(f"\nPrefect: {hub.prefect_url}/runs      MLflow: {hub.mlflow_page}")
         console.print(f"stop everything: fedrounds down --dir {hub_dir}")
         return
     console.print("\nWhat to open next:")

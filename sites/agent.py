@@ -83,8 +83,7 @@ class Agent:
             self._settled.clear()
         if self.now() < self._list_at:
             return worked
-        for key in self.mailbox.ticket_keys():
-            worked |= self._look_at(key)
+        worked |= self._look_through(self.mailbox.ticket_keys())
         self._list_at = self.now() + LIST_EVERY_S
         return worked
 
@@ -105,6 +104,20 @@ class Agent:
             raw = self.mailbox.hub_card()
             if raw is not None:
                 self.hub = pin_hub(self.site.state, raw)
+
+    def _look_through(self, keys: list[str]) -> bool:
+        """Look at every ticket; one that the store cannot give does not hide the others."""
+        self._settled &= set(keys)
+        self._ignored = {key: self._ignored[key] for key in keys if key in self._ignored}
+        worked, trouble = False, None
+        for key in keys:
+            try:
+                worked |= self._look_at(key)
+            except StoreError as exc:
+                trouble = exc
+        if trouble is not None:
+            raise trouble
+        return worked
 
     def _look_at(self, key: str) -> bool:
         """Answer the ticket under `key` unless it is answered or nobody's; True where it was answered now."""
@@ -162,6 +175,8 @@ class Agent:
         )
         answer = Answer(ticket=ticket, receipt=receipt, sealed=self.delivery.seal(receipt).decode())
         self.outbox.keep(answer, done.payload)
+        if done.payload is not None:
+            progress.delivering()
         self._unsent.append(answer)
         self._send_unsent()
         log.info("ticket %s: answered", name)
@@ -213,5 +228,5 @@ class Agent:
         try:
             self.delivery.answer(answer.sealed.encode(), self.outbox.payload(answer))
         except ContractError as exc:  # an old round's payload is gone, or a file was damaged
-            log.error("ticket %s: the answer cannot be sent: %s", answer.name, exc)
+            log.warning("ticket %s: the answer cannot be sent: %s", answer.name, exc)
         self.outbox.delivered(answer.name)

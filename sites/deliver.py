@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 
-from infra.errors import SealError
+from infra.errors import SealError, StoreError
 from infra.signing import MAX_SEALED_BYTES, SigningKey, unseal
 from infra.store.base import Store, check_key
 from tasks import layout
@@ -19,6 +19,7 @@ from tasks.errors import ContractError, RefusedError
 
 log = logging.getLogger(__name__)
 
+PROBE = b"fedrounds-site doctor"
 HEADER_SLACK = 4096  # an update may differ from the parameters in its safetensors header, not in its arrays
 
 
@@ -38,6 +39,18 @@ class Delivery:
 
     def progress(self, ticket: Ticket, progress: Progress) -> None:
         self._out(layout.answer_key(ticket, "progress.json"), self._key.seal(progress), logging.DEBUG)
+
+    def probe(self) -> None:
+        """Write, read back and remove a small object of the own prefix: for the doctor.
+
+        Raises:
+            StoreError: it cannot be done.
+        """
+        key = f"{self._prefix}probe"
+        self._out(key, PROBE, logging.DEBUG)
+        if self._store.get(key) != PROBE:
+            raise StoreError(f"{key} was written and does not read back")
+        self._store.delete(key)
 
     def seal(self, receipt: Receipt) -> bytes:
         """The bytes of a receipt: made once, kept by the outbox, sent as often as it takes."""

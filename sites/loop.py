@@ -43,7 +43,11 @@ def serve(site: Site, verbose: bool = False) -> int:
         runner = WarmRunner()
         runner.start()
         try:
-            agent = Agent(site, open_store(site.settings.store), runner)
+            agent = Agent(
+                site,
+                open_store(site.settings.store, ca_bundle=site.settings.store_ca, proxy=site.settings.proxy),
+                runner,
+            )
             _stop_on_signals(agent)
             log.info("site %s: agent %d is up, mailbox %s", agent.key.name, os.getpid(), site.settings.store)
             turn(agent, Pace(rhythm_of(site.settings.store)))

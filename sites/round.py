@@ -105,8 +105,7 @@ def _made_before(ticket: Ticket, outbox: Outbox) -> Done | None:
     answer = outbox.update_of(ticket) if ticket.operation == Operation.TRAIN else None
     if answer is None:
         return None
-    receipt = answer.receipt
-    return Done(update=receipt.update, payload=outbox.payload(answer), first_line_at=receipt.first_line_at)
+    return Done(update=answer.receipt.update, payload=outbox.payload(answer))
 
 
 def _train(

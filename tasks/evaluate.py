@@ -33,5 +33,5 @@ def evaluate(hub: Hub, plan: RoundPlan, candidate: Candidate, tickets: dict[str,
 
 
 def _pool(scores: list[Scores]) -> Metrics:
-    shown = [s.statistics for s in scores if s.statistics is not None]
+    shown = [s.statistics for s in scores if s.statistics is not None and metrics.is_well_formed(s.statistics)]
     return metrics.metrics(metrics.pool(shown)) if shown else Metrics()

@@ -85,5 +85,9 @@ def ended_key(run: str) -> str:
     return f"hub/runs/{run}/ended.json"
 
 
+def registered_prefix(run: str) -> str:
+    return f"hub/runs/{run}/registered/"
+
+
 def registered_key(run: str, round_: int) -> str:
-    return f"hub/runs/{run}/registered/{round_:05d}.json"
+    return f"{registered_prefix(run)}{round_:05d}.json"

@@ -23,7 +23,7 @@ from tasks.collect import load_parameters
 from tasks.contracts import Registered, RoundRecord, RunManifest
 from tasks.recipes import load_recipe
 from tasks.study import Study
-from tasks.trackedrun import ANONYMOUS, CHAMPION, TrackedRun, forget, points_of, tracked
+from tasks.trackedrun import ANONYMOUS, CHAMPION, TrackedRun, forget, is_known, points_of, tracked
 
 LOADER = "flows.predictor"  # named, not imported: it runs where somebody predicts
 CALLS = 8  # to MLflow in a short round, whatever the number of sites, rounds and metrics
@@ -77,6 +77,25 @@ def register(hub: Hub, study: Study, manifest: RunManifest, record: RoundRecord)
         run.tell_sites(CALLS - calls + int(record.seconds / SECONDS_PER_BATCH))
     hub.write_once(marker, Registered(run=record.run, round=record.round, model_version=made.number))
     return made.number
+
+
+def register_all(hub: Hub, study: Study, manifest: RunManifest) -> None:
+    """Open the run where that is due, and register every committed round that is not registered yet, in order.
+
+    MLflow is a view and may have been away.
+
+    Raises:
+        ServiceError: MLflow does not answer; what is missing is registered next time.
+    """
+    if hub.mlflow_url is None:
+        return
+    if not is_known(hub, manifest.run):
+        open_run(hub, study, manifest)
+    done = {key.rpartition("/")[2] for key in hub.store.list(layout.registered_prefix(manifest.run))}
+    for key in hub.store.list(layout.commit_prefix(manifest.run)):
+        record = None if key.rpartition("/")[2] in done else hub.read(key, RoundRecord)
+        if record is not None:
+            register(hub, study, manifest, record)
 
 
 @step(name="close run", retries=RETRIES, retry_delay_s=RETRY_DELAY_S)

@@ -76,6 +76,11 @@ def tracked(hub: Hub, study: Study, manifest: RunManifest) -> Iterator[TrackedRu
         raise
 
 
+def is_known(hub: Hub, run: str) -> bool:
+    """True where this process has opened the run and nothing failed since."""
+    return (str(hub.mlflow_url), run) in _known
+
+
 def forget(hub: Hub, run: str) -> None:
     """Drop what is known of a run that has ended."""
     _known.pop((str(hub.mlflow_url), run), None)

@@ -18,13 +18,16 @@ from tasks.study import Study
 
 def run_training(hub: Hub, study: Study, run: str, live: bool) -> None:
     """Run the training flow in this process, against the hub's own Prefect server, and show how it goes on."""
-    from infra.orchestrator import use
+    from infra.orchestrator import drain, use
 
     use(hub)
     from flows.training import training
 
-    with view(hub, run, live):
-        training(hub=hub, study=study, run=run)
+    try:
+        with view(hub, run, live):
+            training(hub=hub, study=study, run=run)
+    finally:
+        drain()
 
 
 def finish(hub: Hub, run: str, as_json: bool) -> int:
@@ -40,7 +43,7 @@ def finish(hub: Hub, run: str, as_json: bool) -> int:
     Console().print(result_table(result))
     print(f"all rounds: fedrounds run show {run} --dir {hub.directory}")
     if hub.mlflow_url:
-        print(f"in MLflow:  {hub.mlflow_url}   in Prefect: {hub.prefect_url}")
+        print(f"in MLflow:  {hub.mlflow_page}   in Prefect: {hub.prefect_url}/runs")
     return 0
 
 

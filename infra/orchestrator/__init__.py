@@ -9,6 +9,7 @@ is missing, not the round.
 
 from infra.orchestrator.deployments import deploy
 from infra.orchestrator.events import emit, markdown
+from infra.orchestrator.farewell import drain
 from infra.orchestrator.flows import quiet_subflows, run_flow, subflow, use
 from infra.orchestrator.presence import ensure_pool, heartbeat, paused
 from infra.orchestrator.steps import Outcome, gather, show, step, timings
@@ -16,6 +17,7 @@ from infra.orchestrator.steps import Outcome, gather, show, step, timings
 __all__ = [
     "Outcome",
     "deploy",
+    "drain",
     "emit",
     "ensure_pool",
     "gather",

@@ -7,6 +7,7 @@ is away, the run is played all the same and Prefect merely does not show it.
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -74,4 +75,6 @@ def _watched(function: Callable[P, R]) -> Callable[P, R]:
         call.done = True
         return value
 
+    # Prefect looks for the names of the annotations where this wrapper was written; so they are resolved here.
+    watched.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]
     return watched

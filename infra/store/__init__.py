@@ -14,7 +14,7 @@ def open_store(url: str, *, ca_bundle: str | None = None, proxy: str | None = No
 
     Args:
         url: where. A folder may be relative and is made where it is missing. S3 credentials come from the
-            usual places of boto3 (environment, profile, machine role; `&profile=` chooses one), never from here.
+            usual places of boto3 (environment, machine role, or the profile that &profile= names).
         ca_bundle: PEM file, where the server's certificate is from a private authority.
         proxy: http://host:port, where the way out is through one; by default the environment's.
 
@@ -23,11 +23,11 @@ def open_store(url: str, *, ca_bundle: str | None = None, proxy: str | None = No
     """
     scheme = urlsplit(url).scheme if ":" in url else ""
     if scheme == "s3":
-        from infra.store.s3 import S3Store  # noqa: PLC0415  botocore: 12 MB, only where it is used
+        from infra.store.s3 import S3Store  # botocore: 12 MB, only where it is used
 
         return S3Store.from_url(url, ca_bundle=ca_bundle, proxy=proxy)
     if scheme in ("", "file"):
-        from infra.store.directory import DirectoryStore  # noqa: PLC0415
+        from infra.store.directory import DirectoryStore
 
         return DirectoryStore(_folder(url))
     raise StoreError(

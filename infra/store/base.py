@@ -31,7 +31,7 @@ class Store(Protocol):
         """Create or replace the object; it is durable and whole when this returns."""
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        """Create the object. False, and nothing changed, where the key exists. Exactly one of many racers wins."""
+        """Create the object; False, and nothing changed, where the key exists. Exactly one racer wins."""
 
     def get(self, key: str) -> bytes | None:
         """The object's bytes; None where there is none."""

@@ -56,7 +56,7 @@ def train(
         units: shape (n,), equal where records are of one person; None: each record is a unit.
         local: epochs, batch size (in units), optimiser, learning rate.
         privacy: clip_norm, the bound on one unit's part of a sum.
-        noise_multiplier: standard deviation of the noise on the sum / clip_norm; 0 in tests only.
+        noise_multiplier: standard deviation of the noise on the sum / clip_norm, > 0.
         noise: coins and noise.
         progress: called after each step with (step, steps).
 
@@ -68,9 +68,13 @@ def train(
         RefusedError: not_finite: a gradient is NaN or infinite. The refusal itself tells the hub one
             bit without noise, so recipes must encode every value to a finite one.
         StudyError: the module mixes records.
+        PrivacyError: no clip_norm, or no noise.
     """
-    if privacy.clip_norm is None:
-        raise PrivacyError("private training needs a clip_norm; set privacy.clip_norm or mode none")
+    if privacy.clip_norm is None or not noise_multiplier > 0:
+        raise PrivacyError(
+            f"private training needs a clip_norm and noise, got clip_norm {privacy.clip_norm} and "
+            f"noise_multiplier {noise_multiplier}; plan the run first, or set privacy.mode to none"
+        )
     own = Units(units, len(x))
     plan = schedule(local, own.count)
     with model.own_randomness(noise):

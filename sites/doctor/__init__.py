@@ -1,0 +1,42 @@
+"""Is this site ready? Rows of facts, each with its cure. No record is shown or sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
+from typing import Literal, NamedTuple
+
+from infra.errors import InfraError
+from sites.job import where
+from sites.settings import Site
+from tasks.errors import FederationError
+
+CHECKS = ("machine", "contact", "studies")  # modules of this package, each with `checks()`
+
+
+class Row(NamedTuple):
+    """One fact. `cure` is empty where nothing needs to be done."""
+
+    name: str
+    state: Literal["ok", "warn", "fail"]
+    text: str
+    cure: str = ""
+
+
+Check = Callable[[Site], Iterable[Row]]
+
+
+def examine(site: Site) -> Iterator[Row]:
+    """All checks, in an order in which an earlier cure may heal later rows."""
+    for name in CHECKS:
+        for check in import_module(f"sites.doctor.{name}").checks():
+            yield from _guarded(check, site)
+
+
+def _guarded(check: Check, site: Site) -> Iterator[Row]:
+    try:
+        yield from check(site)
+    except (FederationError, InfraError) as exc:
+        yield Row(check.__name__, "fail", str(exc), "see the text")
+    except Exception as exc:  # noqa: BLE001 - one broken check must not hide the others
+        yield Row(check.__name__, "fail", f"the check itself failed: {where(exc)}", "report this as a bug")

@@ -1,0 +1,108 @@
+"""Checks of each study this site has a source for: recipe, records, columns, counts, budget."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from infra.errors import SealError
+from infra.signing import unseal
+from sites.doctor import Check, Row
+from sites.doctor.contact import hub_of, store_of
+from sites.job import SurveyJob
+from sites.ledger import Ledger
+from sites.settings import Site, Source
+from sites.sources import address
+from sites.spending import dataset_of
+from tasks.errors import RecordError, RefusedError, StudyError
+from tasks.study import Study
+
+
+def checks() -> list[Check]:
+    return [sources, studies, budget]
+
+
+def sources(site: Site) -> Iterator[Row]:
+    if not site.settings.sources:
+        yield Row(
+            "sources", "warn", "site.yaml names none", "add one under sources for each study to take part in"
+        )
+    for name, source in site.settings.sources.items():
+        path = address(source, site.base)
+        if not os.access(path, os.R_OK):
+            yield Row(
+                f"source {name}", "fail", f"{path} cannot be read", "correct its url, or the file's rights"
+            )
+        elif os.access(path, os.W_OK):
+            cure = "give the agent's user read access only"
+            yield Row(f"source {name}", "warn", f"{path} is readable, and writable too", cure)
+        else:
+            yield Row(f"source {name}", "ok", f"{path} is readable and not writable")
+
+
+def studies(site: Site) -> Iterator[Row]:
+    for name, source in site.settings.sources.items():
+        published = list(_published(site, name))
+        if not published:
+            yield Row(f"study {name}", "ok", "not published yet; the rest is checked when it is")
+        for study in published:
+            yield from _study(site, study, source)
+
+
+def budget(site: Site) -> Iterator[Row]:
+    from tasks.privacy.accountant import epsilon
+
+    limits = site.settings.limits
+    with closing(Ledger(site.state, read_only=True)) as ledger:
+        for name, source in site.settings.sources.items():
+            spent = epsilon(ledger.events(dataset_of(site, source)), limits.delta)
+            text = f"epsilon {spent:.3g} of {limits.epsilon:g} reserved or spent at delta {limits.delta:g}"
+            empty = spent >= limits.epsilon
+            cure = "raise limits.epsilon, or leave further studies to others" if empty else ""
+            yield Row(f"budget {name}", "warn" if empty else "ok", text, cure)
+
+
+def _published(site: Site, name: str) -> Iterator[Study]:
+    """Versions of a study in the store that the hub signed and that name this site."""
+    hub, store = hub_of(site), store_of(site)
+    for key in store.list(f"shared/studies/{name}/") if hub else []:
+        raw = store.get(key)
+        try:
+            study = unseal(raw or b"", Study, hub.name, hub.public_key) if hub else None
+        except SealError:
+            continue
+        if study is not None and site.settings.site in study.sites:
+            yield study
+
+
+def _study(site: Site, study: Study, source: Source) -> Iterator[Row]:
+    """The recipe, and what the survey job would find."""
+    from sites.survey import work
+
+    name = f"study {study.name} {study.sha256[:8]}"
+    job = SurveyJob(site=site.settings.site, study=study, source=source, base=site.base)
+    try:
+        survey = work(job, Path(), lambda _beat: None, 0.0)
+    except StudyError as exc:
+        yield Row(
+            name, "fail", str(exc), "install the recipe's package in the hub's version, or tell the hub"
+        )
+        return
+    except (RefusedError, RecordError) as exc:
+        yield Row(name, "fail", str(exc), "correct the source in site.yaml, or the file")
+        return
+    least, limits = site.settings.limits.min_records, site.settings.limits
+    text = f"{survey.records} usable records, {survey.units} units in training, {survey.held_out} held out"
+    if survey.records < least:
+        yield Row(name, "fail", f"{text}; limits.min_records is {least}", "wait for more records")
+    elif survey.held_out < site.settings.disclosure.min_held_out:
+        yield Row(
+            name, "warn", f"{text}: too few to show metrics", "lower disclosure.min_held_out, or accept it"
+        )
+    elif limits.delta > 1 / survey.units:
+        cure = f"choose limits.delta below {1 / survey.units:.1g}, one in the number of people"
+        yield Row(name, "warn", f"{text}; delta {limits.delta:g} is more than one in them", cure)
+    else:
+        yield Row(name, "ok", text)
