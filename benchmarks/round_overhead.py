@@ -13,11 +13,13 @@ with a process worker per site 32 s.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
@@ -47,7 +49,9 @@ def measure(sites: int, rounds: int) -> dict[str, float]:
             files[site] = folder / "sites" / site / "site.yaml"
             files[site].write_text(site_yaml(site, hub.store_url))
         study = load_study_file(folder / "study.yaml")
-        with deployment(hub, files, progress=lambda text: print(text, file=sys.stderr)) as up:
+        with ExitStack() as stack:
+            with Console(stderr=True).status("starting servers and agents") as status:
+                up = stack.enter_context(deployment(hub, files, status.update))
             run = new_run_name(study.name, time.time())
             run_training(up, study, run, live=False)
             return _figures(load_records(up, run))
@@ -59,7 +63,7 @@ def _figures(records: list[RoundRecord]) -> dict[str, float]:
     start = [s.seconds_to_start for s in delivered if s.seconds_to_start is not None]
     hear = [s.seconds_to_hear for s in delivered if s.seconds_to_hear is not None]
     ends = [r.committed_at for r in records]
-    whole = [b - a for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    whole = [b - a for a, b in itertools.pairwise(ends)]
     figures = {
         "ticket written → child's first line": statistics.median(start),
         "receipt written → hub knows": statistics.median(hear),
@@ -94,7 +98,9 @@ def main() -> int:
     figures = measure(args.sites, args.rounds)
     Console().print(table(figures))
     doorbell = figures["ticket written → child's first line"] + figures["receipt written → hub knows"]
-    print(f"orchestration of one site's task: {doorbell:.3f} s (target 0.2); round: {figures['whole round']:.3f} s (0.8)")
+    print(
+        f"orchestration of one site's task: {doorbell:.3f} s (target 0.2); round: {figures['whole round']:.3f} s (0.8)"
+    )
     if args.json:
         args.json.write_text(json.dumps(figures, indent=2) + "\n")
     return 0

@@ -20,7 +20,9 @@ class Command(NamedTuple):
 
 
 COMMANDS: dict[str, Command] = {
-    "demo": Command("simulation.demo", "four institutions train one model on this machine, with real servers"),
+    "demo": Command(
+        "simulation.demo", "four institutions train one model on this machine, with real servers"
+    ),
     "up": Command("flows.commands.up", "start the hub's servers in the background"),
     "down": Command("flows.commands.down", "stop them"),
     "status": Command("flows.commands.status", "servers and sites at a glance"),

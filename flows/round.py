@@ -35,7 +35,7 @@ def federated_round(hub: Hub, run: str, number: int) -> RoundRecord:
     candidate = aggregate(hub, plan, answers)
 
     tickets = dispatch(hub, plan, Operation.EVALUATE, candidate.cohort, candidate.key, candidate.sha256)
-    evaluated = evaluate(hub, plan, candidate, tickets)
+    evaluated = evaluate(hub, candidate, tickets)
 
     record = commit(hub, plan, candidate, answers, evaluated)
     with unless_away("MLflow"):

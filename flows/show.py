@@ -40,11 +40,11 @@ def live_table(hub: Hub, run: str) -> Group:
 
 def rounds_table(title: str, sites: tuple[str, ...], records: list[RoundRecord]) -> Table:
     """One line a round, one column a site: its AUROC and epsilon, or why it is not there."""
-    table = Table(title=title, title_justify="left")
-    for heading in ("round", "pooled AUROC", "loss", "s"):
+    limits = [s.spent.epsilon_limit for record in records for s in record.sites.values() if s.spent]
+    caption = f"a site's cell: AUROC, ε spent of {limits[0]:g}" if limits else "a site's cell: AUROC"
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left", padding=(0, 0, 0, 1))
+    for heading in ("round", "AUROC", "loss", "s", *sites):
         table.add_column(heading, justify="right")
-    for site in sites:
-        table.add_column(f"{site}\nAUROC · ε of limit", justify="right")
     for record in records:
         cells = [_site_cell(record.sites.get(site)) for site in sites]
         table.add_row(
@@ -95,7 +95,7 @@ def _site_cell(site: SiteRound | None) -> Text:
         return Text("not asked", style="dim")
     if site.code is not None:
         return Text(str(site.code), style=_STYLE[site.state])
-    spent = f" · {site.spent.epsilon:.2f} of {site.spent.epsilon_limit:g}" if site.spent else ""
+    spent = f" ε {site.spent.epsilon:.2f}" if site.spent else ""
     return Text(f"{number(site.metrics.auroc)}{spent}", style=_STYLE[site.state])
 
 

@@ -6,10 +6,10 @@ and goes on after the last committed round.
 
 from __future__ import annotations
 
-from infra.hub import Hub
-from infra.orchestrator import quiet_subflows, run_flow
 from flows.round import federated_round
 from flows.views import unless_away
+from infra.hub import Hub
+from infra.orchestrator import quiet_subflows, run_flow
 from tasks.begin import begin, new_run_name
 from tasks.commit import close, load_records
 from tasks.lease import lease

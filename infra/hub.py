@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict

@@ -19,10 +19,11 @@ import tempfile
 from pathlib import Path
 
 
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="study.yaml")
-    parser.add_argument("--sites-dir", type=Path, required=True, metavar="DIR", help="folder with <site>.yaml files")
+    parser.add_argument(
+        "--sites-dir", type=Path, required=True, metavar="DIR", help="folder with <site>.yaml files"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
 
 
@@ -33,7 +34,8 @@ def run(args: argparse.Namespace) -> int:
     study = load_study_file(args.file)
     missing = [site for site in study.sites if not (args.sites_dir / f"{site}.yaml").is_file()]
     if missing:
-        raise FileError(f"study {study.name!r} names sites without a file: {args.sites_dir}/{missing[0]}.yaml is missing")
+        absent = args.sites_dir / f"{missing[0]}.yaml"
+        raise FileError(f"study {study.name!r} names site {missing[0]!r}, whose file {absent} is missing")
     from rich.console import Console
 
     from flows.commands.foreground import view

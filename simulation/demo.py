@@ -20,6 +20,12 @@ import shutil
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from infra.hub import Hub
 
 
 DEFAULT_DIR = Path(".fedrounds-demo")
@@ -31,17 +37,25 @@ RECORDS_WANTED = 20  # per site; fewer teach nothing and are refused by the site
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sites", type=int, default=4, metavar="N", help="institutions (default 4)")
     parser.add_argument("--rounds", type=int, default=10, metavar="N", help="rounds (default 10)")
-    parser.add_argument("--store", metavar="URL", help="object store (default: a directory of the demo's folder)")
+    parser.add_argument(
+        "--store", metavar="URL", help="object store (default: a directory of the demo's folder)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
-    parser.add_argument("--keep", action="store_true", help="leave servers and agents up, print the two UI addresses")
-    parser.add_argument("--dir", type=Path, default=DEFAULT_DIR, help=f"the demo's folder (default ./{DEFAULT_DIR})")
+    parser.add_argument(
+        "--keep", action="store_true", help="leave servers and agents up, print the two UI addresses"
+    )
+    parser.add_argument(
+        "--dir", type=Path, default=DEFAULT_DIR, help=f"the demo's folder (default ./{DEFAULT_DIR})"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     from infra.errors import FileError
 
     if not 1 <= args.sites <= MAX_SITES or args.rounds < 1:
-        raise FileError(f"expected 1 to {MAX_SITES} sites and at least 1 round, got {args.sites} and {args.rounds}")
+        raise FileError(
+            f"expected 1 to {MAX_SITES} sites and at least 1 round, got {args.sites} and {args.rounds}"
+        )
     from rich.console import Console
 
     from flows.commands.foreground import run_training

@@ -15,7 +15,10 @@ from typing import Any
 
 import numpy as np
 
-HOSPITALS = ("amber", "birch", "cedar", "delta", "elm", "fjord", "grove", "hazel", "iris", "juniper", "kestrel", "larch")
+HOSPITALS = (
+    "amber", "birch", "cedar", "delta", "elm", "fjord", "grove", "hazel", "iris", "juniper",
+    "kestrel", "larch",
+)  # fmt: skip
 MIXING = 0.6  # share of a record's place in the order that is chance; 0: disjoint ranges, 1: identically distributed
 SEED = 20
 

@@ -42,7 +42,10 @@ class Federation:
         self.hub = Hub(directory=folder / "hub", store_url=url).with_clock(self.now, self.wait)
         self.agents = {
             site.settings.site: Agent(
-                site.in_simulation(folder / "sites" / site.settings.site), self.store, InlineRunner(), now=self.now
+                site.in_simulation(folder / "sites" / site.settings.site),
+                self.store,
+                InlineRunner(),
+                now=self.now,
             )
             for site in sites
         }

@@ -46,6 +46,7 @@ def work(job: PlanJob, _folder: Path, _watch: Watch, _began_at: float) -> Planne
         raise RefusedError(
             Code.BUDGET_EXHAUSTED,
             f"this run would take the data set to epsilon {after.epsilon_after:.4g} at delta "
-            f"{job.limit_delta:g}; limits.epsilon is {job.limit_epsilon:g}. Raise the limit in site.yaml, or leave the study.",
+            f"{job.limit_delta:g}; limits.epsilon is {job.limit_epsilon:g}. "
+            f"Raise the limit in site.yaml, or leave the study.",
         )
     return Planned(event=event, trajectory=tuple(path), epsilon_after=after.epsilon_after)

@@ -64,7 +64,14 @@ def dataset_of(site: Site, source: Source) -> str:
 
 
 def plan_round(
-    ticket: Ticket, study: Study, units: int, *, dataset: str, site: Site, ledger: Ledger, workplace: Workplace
+    ticket: Ticket,
+    study: Study,
+    units: int,
+    *,
+    dataset: str,
+    site: Site,
+    ledger: Ledger,
+    workplace: Workplace,
 ) -> tuple[GaussianEvent, Spent]:
     """What this round releases, and what the run's people will then have paid.
 

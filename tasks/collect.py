@@ -145,7 +145,9 @@ def load_parameters(hub: Hub, key: str, sha256: str) -> bytes:
     """
     raw = hub.store.get(key)
     if raw is None or parameters.sha256(raw) != sha256:
-        raise ContractError(f"{key} is missing or altered in {hub.store_url}; restore the store from its backup")
+        raise ContractError(
+            f"{key} is missing or altered in {hub.store_url}; restore the store from its backup"
+        )
     return raw
 
 

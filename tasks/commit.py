@@ -46,7 +46,11 @@ def commit(
     committed = hub.read(layout.commit_key(record.run, record.round), RoundRecord)
     if committed is None:
         raise ContractError(f"the store lost the commit of round {record.round} right after it was written")
-    emit("fedrounds.round.committed", run=record.run, payload={"round": record.round, "sites": len(record.cohort)})
+    emit(
+        "fedrounds.round.committed",
+        run=record.run,
+        payload={"round": record.round, "sites": len(record.cohort)},
+    )
     return committed
 
 

@@ -14,7 +14,6 @@ from tasks import metrics
 from tasks.aggregate import Candidate
 from tasks.collect import Answer, follow
 from tasks.contracts import Metrics, Scores, Ticket
-from tasks.plan import RoundPlan
 
 
 class Evaluated(NamedTuple):
@@ -25,7 +24,7 @@ class Evaluated(NamedTuple):
 
 
 @step(name="evaluate")
-def evaluate(hub: Hub, plan: RoundPlan, candidate: Candidate, tickets: dict[str, Ticket]) -> Evaluated:
+def evaluate(hub: Hub, candidate: Candidate, tickets: dict[str, Ticket]) -> Evaluated:
     """Wait for the scores of one candidate; sites that stay silent are left out."""
     answers: list[Answer] = [follow(hub, tickets[site]) for site in candidate.cohort]
     scores = {a.site: a.receipt.scores for a in answers if a.ok and a.receipt and a.receipt.scores}
@@ -33,5 +32,7 @@ def evaluate(hub: Hub, plan: RoundPlan, candidate: Candidate, tickets: dict[str,
 
 
 def _pool(scores: list[Scores]) -> Metrics:
-    shown = [s.statistics for s in scores if s.statistics is not None and metrics.is_well_formed(s.statistics)]
+    shown = [
+        s.statistics for s in scores if s.statistics is not None and metrics.is_well_formed(s.statistics)
+    ]
     return metrics.metrics(metrics.pool(shown)) if shown else Metrics()

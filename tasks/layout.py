@@ -1,9 +1,9 @@
 """Where everything lies in the object store. The only place that spells a key.
 
-    shared/        hub writes, sites read: card, studies, runs, parameters
-    sites/<s>/in/  hub writes, site s reads: bell and tickets
-    sites/<s>/out/ site s writes, hub reads: card, presence, answers
-    hub/           hub only: pins, leases, commits
+shared/        hub writes, sites read: card, studies, runs, parameters
+sites/<s>/in/  hub writes, site s reads: bell and tickets
+sites/<s>/out/ site s writes, hub reads: card, presence, answers
+hub/           hub only: pins, leases, commits
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ def tickets_of_round(site: str, run: str, round_: int) -> str:
 
 def ticket_key(ticket: Ticket) -> str:
     return f"{inbox(ticket.site)}{ticket_name(ticket)}.json"
+
+
+def sites_prefix() -> str:
+    return "sites/"
 
 
 def card_key(site: str) -> str:

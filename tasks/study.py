@@ -106,8 +106,7 @@ class Study(Message):
             raise ValueError("sites are named twice; name each site once")
         if self.quorum > len(self.sites):
             raise ValueError(
-                f"quorum {self.quorum} is more than the {len(self.sites)} sites; "
-                f"lower quorum or add sites"
+                f"quorum {self.quorum} is more than the {len(self.sites)} sites; lower quorum or add sites"
             )
         return self
 

@@ -86,7 +86,9 @@ def write_site(folder: Path, site: str, n: int = 120, extra: str = "", epsilon: 
         writer = csv.writer(file)
         writer.writerow(["age", "dose", "ward", "sick", "patient"])
         for i in range(n):
-            writer.writerow([f"{age[i]:.1f}", f"{dose[i]:.2f}", "ab"[i % 2], "yes" if sick[i] else "no", f"p{i // 2}"])
+            writer.writerow(
+                [f"{age[i]:.1f}", f"{dose[i]:.2f}", "ab"[i % 2], "yes" if sick[i] else "no", f"p{i // 2}"]
+            )
     path = folder / f"{site}.yaml"
     path.write_text(
         f"site: {site}\n"

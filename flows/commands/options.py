@@ -11,7 +11,9 @@ DEFAULT_DIR = Path(".fedrounds")
 
 
 def add_dir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dir", type=Path, default=DEFAULT_DIR, help="the hub's folder (default: ./.fedrounds)")
+    parser.add_argument(
+        "--dir", type=Path, default=DEFAULT_DIR, help="the hub's folder (default: ./.fedrounds)"
+    )
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
-from infra.servers import QUIET
+from infra.serverfiles import QUIET
 
 if TYPE_CHECKING:
     from prefect import Flow

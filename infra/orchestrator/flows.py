@@ -14,7 +14,8 @@ from typing import ParamSpec, TypeVar
 from infra.errors import ServiceError
 from infra.hub import Hub
 from infra.orchestrator.context import inside
-from infra.servers import HEALTH, PREFECT, answers, environment
+from infra.serverfiles import PREFECT, environment
+from infra.servers import HEALTH, answers
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -15,15 +15,51 @@ from typing import Any, ParamSpec, TypeVar
 
 from httpx import HTTPError
 from prefect import Flow
+from prefect.events.clients import PrefectEventsClient
+from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL
 
-from infra.orchestrator.context import inside
+from infra.orchestrator.context import inside, without_prefect
 from infra.servers import answers
 
 log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class HubFlow(Flow[P, R]):
+    """A flow that is a plain function where `wanted` says so of its arguments, or while Prefect is away."""
+
+    def __init__(self, function: Callable[P, R], wanted: Callable[P, bool], **options: Any):
+        kept = {"persist_result": False, "result_serializer": "json"}  # errors are kept all the same: not as pickle
+        super().__init__(_watched(function), log_prints=False, **kept, **options)
+        self._function = function
+        self._wanted = wanted
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._wanted(*args, **kwargs):
+            return self._function(*args, **kwargs)
+        if inside() and not answers(f"{PREFECT_API_URL.value()}/health"):
+            return self._play(*args, **kwargs)
+        _lose_events_quickly()
+        call = _Call()
+        token = _call.set(call)
+        try:
+            return super().__call__(*args, **kwargs)
+        except Exception as exc:
+            if call.error is not None:
+                raise call.error from None
+            if not isinstance(exc, HTTPError):
+                raise
+            log.warning("Prefect does not answer (%s); %s goes on without it", type(exc).__name__, self.name)
+            return call.value if call.done else self._play(*args, **kwargs)  # not done, no error: never begun
+        finally:
+            _call.reset(token)
+
+    def _play(self, *args: Any, **kwargs: Any) -> Any:
+        with without_prefect():
+            return self._function(*args, **kwargs)
 
 
 class _Call:
@@ -37,36 +73,10 @@ class _Call:
 _call: ContextVar[_Call | None] = ContextVar("fedrounds_flow_call", default=None)
 
 
-class HubFlow(Flow[P, R]):
-    """A flow that is a plain function where `wanted` says so of its arguments, or while Prefect is away."""
-
-    def __init__(self, function: Callable[P, R], wanted: Callable[P, bool], **options: Any):
-        super().__init__(_watched(function), persist_result=False, log_prints=False, **options)
-        self._plain = function
-        self._wanted = wanted
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self._wanted(*args, **kwargs) or (inside() and not answers(f"{PREFECT_API_URL.value()}/health")):
-            return self._plain(*args, **kwargs)
-        call = _Call()
-        token = _call.set(call)
-        try:
-            return super().__call__(*args, **kwargs)
-        except Exception as exc:
-            if call.error is not None:
-                raise call.error from None
-            if not isinstance(exc, HTTPError):
-                raise
-            log.warning("Prefect does not answer (%s); flow %s goes on without it", type(exc).__name__, self.name)
-            return call.value if call.done else self._plain(*args, **kwargs)  # not done, no error: not begun
-        finally:
-            _call.reset(token)
-
-
 def _watched(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def watched(*args: P.args, **kwargs: P.kwargs) -> R:
-        call = _call.get() or _Call()
+        call = _call.get() or _Call()  # none where a worker's engine began the flow
         try:
             call.value = value = function(*args, **kwargs)
         except BaseException as exc:
@@ -78,3 +88,9 @@ def _watched(function: Callable[P, R]) -> Callable[P, R]:
     # Prefect looks for the names of the annotations where this wrapper was written; so they are resolved here.
     watched.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]
     return watched
+
+
+def _lose_events_quickly() -> None:
+    """With its default of ten attempts Prefect holds a process at its end for 7 s an event when the server is gone."""
+    EventsWorker.set_client_override(PrefectEventsClient, reconnection_attempts=2)
+    logging.getLogger("prefect.events").setLevel(logging.ERROR)  # it would warn of each event

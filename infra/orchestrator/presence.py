@@ -11,7 +11,8 @@ import functools
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from queue import SimpleQueue
+from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 from infra.orchestrator.context import inside
@@ -31,6 +32,7 @@ HEARTBEAT_S = 30  # what Prefect is told: without a sign for three of them the s
 MIN_GAP_S = 10.0  # between two heartbeats of one site
 FRESH_S = 5.0  # how old an answer of `paused` may be
 PATIENCE_S = 2.0  # how long a round may wait for Prefect's answer; then the last known one counts
+SILENCE_S = 30.0  # no call after one that failed
 PAGE = 200  # most pools in one answer of the server
 
 
@@ -75,28 +77,32 @@ class _Mirror:
         from prefect.client.orchestration import SyncPrefectClient
 
         self._client: SyncPrefectClient = SyncPrefectClient(url, httpx_settings={"timeout": PATIENCE_S})
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="presence")
+        self._calls: SimpleQueue[tuple[Callable[[], None], Event]] = SimpleQueue()
         self._pools: dict[str, bool] = {}  # paused? by pool
-        self._read: Future[None] | None = None
-        self._read_at = float("-inf")
+        self._asked: Event | None = None
+        self._asked_at = float("-inf")
         self._heard: dict[str, float] = {}  # the sites' clocks
         self._told: dict[str, float] = {}  # ours, monotonic
-        self._away = False
+        self._silent_until = float("-inf")
+        Thread(target=self._work, name="presence", daemon=True).start()
 
-    def later(self, call: Callable[[], None]) -> Future[None]:
-        """Do it in the background; a failure is told once, not once a call."""
+    def later(self, call: Callable[[], None]) -> Event:
+        """Do it in the background; the event is set when it is done or has failed."""
+        done = Event()
+        self._calls.put((call, done))
+        return done
 
-        def guarded() -> None:
+    def _work(self) -> None:
+        while True:
+            call, done = self._calls.get()
             try:
-                call()
+                if time.monotonic() >= self._silent_until:
+                    call()
             except Exception as exc:  # noqa: BLE001 - no failure of the show may stop a round
-                if not self._away:
-                    log.warning("Prefect does not take the sites' presence: %s: %s", type(exc).__name__, exc)
-                self._away = True
-            else:
-                self._away = False
-
-        return self._thread.submit(guarded)
+                self._silent_until = time.monotonic() + SILENCE_S
+                log.warning("Prefect does not take the sites' presence: %s: %s", type(exc).__name__, exc)
+            finally:
+                done.set()
 
     def heartbeat(self, site: str, at: float) -> None:
         newer = at > self._heard.get(site, time.time() - 3 * HEARTBEAT_S)
@@ -106,11 +112,12 @@ class _Mirror:
             self.later(lambda: self._tell(site))
 
     def paused(self, site: str) -> bool:
-        if self._read is None or (self._read.done() and time.monotonic() - self._read_at > FRESH_S):
-            self._read = self.later(self._read_pools)
-            wait([self._read], timeout=PATIENCE_S)
-            if PREFIX + site not in self._pools:
-                self.later(lambda: self.create(site))
+        pending = self._asked is not None and not self._asked.is_set()
+        if not pending and time.monotonic() - self._asked_at > FRESH_S:
+            self._asked, self._asked_at = self.later(self._read_pools), time.monotonic()
+            self._asked.wait(PATIENCE_S)
+        if PREFIX + site not in self._pools:
+            self.later(lambda: self.create(site))
         return self._pools.get(PREFIX + site, False)
 
     def create(self, site: str) -> None:
@@ -140,4 +147,4 @@ class _Mirror:
             found |= {pool.name: pool.is_paused for pool in page}
             if len(page) < PAGE:
                 break
-        self._pools, self._read_at = found, time.monotonic()
+        self._pools = found

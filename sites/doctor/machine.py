@@ -65,7 +65,10 @@ def state_folder(site: Site) -> Iterator[Row]:
 
 def disk(site: Site) -> Iterator[Row]:
     free = shutil.disk_usage(site.state).free
-    text, cure = f"{free / 1e9:.1f} GB free at the state folder", "make room: updates and ledger are kept there"
+    text, cure = (
+        f"{free / 1e9:.1f} GB free at the state folder",
+        "make room: updates and ledger are kept there",
+    )
     if free >= ENOUGH_BYTES:
         yield Row("disk", "ok", text)
     else:

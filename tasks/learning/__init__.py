@@ -31,10 +31,10 @@ def train(
 ) -> Parameters:
     """New parameters after one round; see dp_sgd.train. noise_multiplier is not used in privacy mode none."""
     if privacy.mode == "none":
-        from tasks.learning import plain  # noqa: PLC0415
+        from tasks.learning import plain
 
         return plain.train(recipe, parameters, x, y, units, local=local, noise=noise, progress=progress)
-    from tasks.learning import dp_sgd  # noqa: PLC0415
+    from tasks.learning import dp_sgd
 
     return dp_sgd.train(
         recipe,

@@ -120,7 +120,7 @@ def _grid(parts: _Parts) -> float:
 
 def _distribution(parts: _Parts, grid: float) -> Any:
     """Privacy-loss distribution of all parts (at least one) on one grid."""
-    from dp_accounting.pld import privacy_loss_distribution as pld  # noqa: PLC0415
+    from dp_accounting.pld import privacy_loss_distribution as pld
 
     result = None
     for (noise, rate), steps in _composable(parts).items():

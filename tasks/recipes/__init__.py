@@ -55,7 +55,7 @@ def settings_model(path: str) -> type[BaseModel] | None:
 
 
 def _recipe_class(path: str) -> type[Recipe]:
-    from tasks.recipes.base import Recipe  # noqa: PLC0415 - numpy comes with it
+    from tasks.recipes.base import Recipe
 
     check_defined(path)
     module_name, _, class_name = path.partition(":")

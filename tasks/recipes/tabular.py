@@ -65,7 +65,7 @@ class _Tabular(Generic[S]):
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Binary cross-entropy of each record, from logits of shape (n, 1)."""
-        from torch.nn.functional import binary_cross_entropy_with_logits  # noqa: PLC0415
+        from torch.nn.functional import binary_cross_entropy_with_logits
 
         return binary_cross_entropy_with_logits(outputs.squeeze(-1), targets, reduction="none")
 
@@ -79,7 +79,7 @@ class LogisticRegression(_Tabular[TabularSettings]):
         return {"weight": np.zeros((1, self.settings.width), np.float32), "bias": np.zeros(1, np.float32)}
 
     def module(self) -> torch.nn.Module:
-        from torch import nn  # noqa: PLC0415
+        from torch import nn
 
         return nn.Linear(self.settings.width, 1)
 
@@ -105,7 +105,7 @@ class MLP(_Tabular[MLPSettings]):
         return result
 
     def module(self) -> torch.nn.Module:
-        from torch import nn  # noqa: PLC0415
+        from torch import nn
 
         activation = nn.Tanh if self.settings.activation == "tanh" else nn.ReLU
         layers: OrderedDict[str, nn.Module] = OrderedDict()

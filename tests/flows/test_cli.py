@@ -9,7 +9,18 @@ import pytest
 
 from flows.cli import COMMANDS, main
 
-HEAVY = {"prefect", "mlflow", "torch", "opacus", "pandas", "numpy", "boto3", "scipy", "sklearn", "rich.console"}
+HEAVY = {
+    "prefect",
+    "mlflow",
+    "torch",
+    "opacus",
+    "pandas",
+    "numpy",
+    "boto3",
+    "scipy",
+    "sklearn",
+    "rich.console",
+}
 
 
 @pytest.mark.parametrize("name", ["", *COMMANDS])
@@ -53,7 +64,9 @@ def test_a_missing_hub_is_named_with_its_cure(tmp_path, capsys):
 def test_a_wrong_study_file_names_the_line(tmp_path, capsys):
     """The typo, its line and what was probably meant."""
     path = tmp_path / "study.yaml"
-    path.write_text("name: heart\nrecipe: tasks.recipes.tabular:LogisticRegression\nsites: [a]\nrounds: 1\nquorm: 1\n")
+    path.write_text(
+        "name: heart\nrecipe: tasks.recipes.tabular:LogisticRegression\nsites: [a]\nrounds: 1\nquorm: 1\n"
+    )
 
     assert main(["study", "check", str(path)]) == 2
     err = capsys.readouterr().err

@@ -54,7 +54,9 @@ def test_below_the_quorum_nothing_is_combined(tmp_path):
     """The run stops with the reason of each site, and no round is committed."""
     federation = a_federation(tmp_path, south={"n": 10}, east={"epsilon": 0.5})
 
-    with pytest.raises(QuorumError, match=r"1 of 3 sites.*east: budget_exhausted.*south: too_few_records.*run resume"):
+    with pytest.raises(
+        QuorumError, match=r"1 of 3 sites.*east: budget_exhausted.*south: too_few_records.*run resume"
+    ):
         federation.run(a_study(), run="toy-1")
 
     assert results(federation.hub, "toy-1")["rounds"] == []

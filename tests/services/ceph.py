@@ -51,6 +51,7 @@ log_file = {folder}/$name.log
 admin_socket =
 paxos_propose_interval = 0.02
 paxos_min_wait = 0.01
+objecter_tick_interval = 0.2
 mon_allow_pool_size_one = true
 mon_data_avail_warn = 1
 mon_data_avail_crit = 1

@@ -17,7 +17,9 @@ from tests.federation import SITES, a_federation, a_study, write_site
 
 
 def _processes_of(folder: Path) -> list[psutil.Process]:
-    return [p for p in psutil.process_iter(["cmdline"]) if any(str(folder) in w for w in p.info["cmdline"] or [])]
+    return [
+        p for p in psutil.process_iter(["cmdline"]) if any(str(folder) in w for w in p.info["cmdline"] or [])
+    ]
 
 
 @pytest.fixture
@@ -27,7 +29,9 @@ def deployed(tmp_path):
     publish_card(hub)
     try:
         for site in SITES:
-            start_agent(hub, site, write_site(tmp_path / "files", site, extra="testing: {seeded_noise: true}\n"))
+            start_agent(
+                hub, site, write_site(tmp_path / "files", site, extra="testing: {seeded_noise: true}\n")
+            )
         wait_for_agents(hub, list(SITES))
         yield hub
     finally:
@@ -47,6 +51,8 @@ def test_simulation_and_deployment_give_the_same_parameters(tmp_path, deployed):
     simulated = results(federation.hub, federation.run(study))
     real = results(deployed, training(hub=deployed, study=study))
 
-    assert [r["parameters_sha256"] for r in real["rounds"]] == [r["parameters_sha256"] for r in simulated["rounds"]]
+    assert [r["parameters_sha256"] for r in real["rounds"]] == [
+        r["parameters_sha256"] for r in simulated["rounds"]
+    ]
     assert real["final"]["sites"] == simulated["final"]["sites"]
     assert real["final"]["metrics"] == simulated["final"]["metrics"]

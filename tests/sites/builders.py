@@ -94,7 +94,7 @@ class ToyHub:
         self.store.put(layout.study_key(study.name, study.sha256), self.key.seal(study))
         return load_recipe(study.recipe, study.recipe_settings).initial_parameters(study.seed)
 
-    def ticket(self, study: Study, given: Parameters, **changes: Any) -> Ticket:
+    def ticket(self, study: Study, given: Parameters, /, **changes: Any) -> Ticket:
         """A good ticket on published parameters, but for `changes`."""
         raw = parameters.to_bytes(given)
         digest = parameters.sha256(raw)

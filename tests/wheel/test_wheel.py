@@ -48,7 +48,13 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel):
     """No tests, no examples, no stray top-level name that could shadow a user's module."""
     names = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
 
-    assert {n for n in names if not n.endswith(".dist-info")} == {"flows", "tasks", "sites", "infra", "simulation"}
+    assert {n for n in names if not n.endswith(".dist-info")} == {
+        "flows",
+        "tasks",
+        "sites",
+        "infra",
+        "simulation",
+    }
 
 
 def test_the_installed_wheel_simulates_a_study_away_from_the_source(wheel, tmp_path):

@@ -1,0 +1,100 @@
+"""The one way out: own prefix, sealed kinds, and payloads that their receipts name."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from infra.signing import SigningKey
+from infra.store import open_store
+from sites.deliver import HEADER_SLACK, Delivery, check_size
+from tasks.contracts import Operation, Receipt, Update
+from tasks.errors import ContractError, RefusedError
+
+PAYLOAD = b"update"
+
+
+def a_receipt(site: str = "north", payload: bytes = PAYLOAD) -> Receipt:
+    update = Update(
+        payload_sha256=hashlib.sha256(payload).hexdigest(), payload_bytes=len(payload), spent=None
+    )
+    return Receipt(
+        ticket_sha256="0" * 64,
+        run="toy-1",
+        round=1,
+        attempt=1,
+        operation=Operation.TRAIN,
+        site=site,
+        update=update,
+        delivered_at=1.0,
+    )
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store((tmp_path / "store").as_uri())
+
+
+@pytest.fixture
+def delivery(store):
+    return Delivery(store, SigningKey.create("north"))
+
+
+def test_the_update_is_there_before_its_receipt(store, delivery):
+    """A hub that sees the receipt may fetch at once; a repeat changes nothing."""
+    order = []
+    put, once = store.put, store.put_if_absent
+    store.put = lambda key, data: (order.append(key), put(key, data))
+    store.put_if_absent = lambda key, data: (order.append(key), once(key, data))[1]
+
+    for _ in range(2):
+        delivery.answer(delivery.seal(a_receipt()), PAYLOAD)
+
+    assert [key.rsplit("/", 1)[1] for key in order] == ["update.safetensors", "receipt.json"] * 2
+    assert len(store.list("sites/north/out/toy-1/")) == 2
+
+
+@pytest.mark.parametrize(
+    "payload", [None, b"", b"other!", PAYLOAD + b"x"], ids=["none", "empty", "other", "longer"]
+)
+def test_a_payload_that_the_receipt_does_not_name_stays(store, delivery, payload):
+    """Whatever lay in the outbox was perhaps damaged or exchanged."""
+    with pytest.raises(ContractError):
+        delivery.answer(delivery.seal(a_receipt()), payload)
+
+    assert store.list("") == []
+
+
+def test_a_payload_without_an_update_in_the_receipt_stays(store, delivery):
+    """A refusal carries nothing."""
+    refused = a_receipt().model_copy(update={"update": None, "refusal": "expired"})
+
+    with pytest.raises(ContractError):
+        delivery.answer(delivery.seal(refused), PAYLOAD)
+
+    assert store.list("") == []
+
+
+def test_a_receipt_of_somebody_else_is_not_sent(store, delivery):
+    """Nor one of this site that says another site's name: it would be written there."""
+    for sealed in (SigningKey.create("north").seal(a_receipt()), delivery.seal(a_receipt("south"))):
+        with pytest.raises(ContractError):
+            delivery.answer(sealed, PAYLOAD)
+
+    assert store.list("") == []
+
+
+def test_an_update_is_not_bigger_than_the_parameters():
+    """Room for a header, not for a table of records."""
+    check_size(b"x" * (1000 + HEADER_SLACK), 1000)
+    with pytest.raises(RefusedError, match="stays here"):
+        check_size(b"x" * (1001 + HEADER_SLACK), 1000)
+
+
+def test_every_object_is_logged_with_its_digest(delivery, caplog):
+    """What left, in the site's own log, to be compared with anything the hub shows."""
+    with caplog.at_level("INFO"):
+        delivery.answer(delivery.seal(a_receipt()), PAYLOAD)
+
+    assert f"6 bytes sha256 {hashlib.sha256(PAYLOAD).hexdigest()}" in caplog.text
