@@ -69,12 +69,12 @@ def start(hub: Hub, progress: Progress = lambda text: None) -> Hub:
         up = {server.name for server in state(hub) if server.healthy}
         started: list[str] = []
         try:
-            for name in {PREFECT, MLFLOW} - up:
+            for name in (n for n in (PREFECT, MLFLOW) if n not in up):
                 processes.stop(folder, name)  # it may hang, or have left a child
                 hub = _with_port(hub, name)
                 started.append(name)
                 processes.start(folder, name, server_command(hub, name), server_environment(hub, name))
-            _wait(hub, sorted(started), progress)
+            _wait(hub, started, progress)
             hub.save()
         except BaseException:  # Ctrl-C too
             for name in started:
@@ -126,16 +126,15 @@ def free_port(wanted: int | None = None) -> int:
 
 
 def make_folders(directory: Path) -> None:
-    """Make a hub's folder, for its owner's eyes only where it is new.
+    """Make a hub's folder. The servers' parts are for its owner alone; the store in it may be for other users too.
 
     Raises:
         FileError: it cannot be made or written.
     """
     try:
-        if not directory.exists():
-            directory.mkdir(parents=True, mode=0o700)
-        for folder in (_folder(directory), directory / PREFECT, directory / MLFLOW / "artifacts"):
-            folder.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
+        for part in (FOLDER, PREFECT, MLFLOW):
+            (directory / part).mkdir(exist_ok=True, mode=0o700)
     except OSError as exc:
         raise FileError(f"{directory} cannot hold a hub: {exc}. Name another folder with --dir") from exc
     if not os.access(directory, os.W_OK):

@@ -47,10 +47,18 @@ class Agent:
         store: where it meets the hub.
         runner: who runs its jobs.
         now: seconds since 1970; a simulation has its own clock.
+        stopped: asked while a job runs; True ends the job.
     """
 
-    def __init__(self, site: Site, store: Store, runner: Runner, now: Callable[[], float] = time.time):
-        self.site, self.runner, self.now = site, runner, now
+    def __init__(
+        self,
+        site: Site,
+        store: Store,
+        runner: Runner,
+        now: Callable[[], float] = time.time,
+        stopped: Callable[[], bool] = lambda: False,
+    ):
+        self.site, self.runner, self.now, self.stopped = site, runner, now, stopped
         site.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         shutil.rmtree(site.state / "jobs", ignore_errors=True)  # of an agent that was killed
         self.key = own_key(site.settings.site, site.state)
@@ -58,7 +66,6 @@ class Agent:
         self.mailbox = Mailbox(store, self.key.name)
         self.delivery = Delivery(store, self.key)
         self.outbox = Outbox(site.state / "outbox")
-        self.stopping = False
         self._introduced = self._busy = False
         self._list_at = self._presence_at = 0.0
         self._unsent = self.outbox.undelivered()
@@ -70,7 +77,7 @@ class Agent:
 
         Raises:
             StoreError: the store is away; nothing is lost, call again.
-            Stopped: `stopping` was set while a job ran.
+            Stopped: `stopped` said so while a job ran.
         """
         self._introduce()
         self.show_presence()
@@ -204,7 +211,7 @@ class Agent:
 
     def _watch(self, ticket: Ticket, progress: ProgressWriter, beat: Beat | None) -> None:
         """Called all the time while a job runs: the agent stays alive, and stops the job where it must."""
-        if self.stopping:
+        if self.stopped():
             raise Stopped
         if beat is not None:
             progress.beat(beat)

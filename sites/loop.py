@@ -20,6 +20,7 @@ from infra.errors import FileError, InfraError, StoreError
 from infra.store import open_store
 from sites.agent import Agent, Stopped
 from sites.children import WarmRunner
+from sites.job import Runner
 from sites.logs import start_logging
 from sites.pace import Pace, rhythm_of
 from sites.settings import Site
@@ -30,52 +31,65 @@ LOCK = "agent.lock"
 NAP_S = 0.2  # the longest that a signal waits to be noticed
 
 
+class Stop:
+    """Whether a signal has asked the agent to stop."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def _ask(self, _number: int, _frame: object) -> None:
+        self.asked = True  # nothing more: a handler may run in the middle of anything
+
+
 def serve(site: Site, verbose: bool = False) -> int:
     """Run the agent of a site until it is told to stop; returns the exit code.
 
     Raises:
         FileError: another agent has the state folder.
-        InfraError: the site's own files are damaged.
     """
     site.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     with only_agent(site.state):
         start_logging(site.state, verbose)
-        runner = WarmRunner()
+        name, stop, runner = site.settings.site, Stop(), WarmRunner()
+        log.info("site %s: agent %d is up, mailbox %s", name, os.getpid(), site.settings.store)
         runner.start()
         try:
-            agent = Agent(
-                site,
-                open_store(site.settings.store, ca_bundle=site.settings.store_ca, proxy=site.settings.proxy),
-                runner,
-            )
-            _stop_on_signals(agent)
-            log.info("site %s: agent %d is up, mailbox %s", agent.key.name, os.getpid(), site.settings.store)
-            turn(agent, Pace(rhythm_of(site.settings.store)))
+            turn(site, runner, Pace(rhythm_of(site.settings.store)), stop)
         finally:
             runner.close()
-        with contextlib.suppress(StoreError):
-            agent.show_presence(always=True)
-        log.info("site %s: stopped", agent.key.name)
+        log.info("site %s: stopped", name)
     return 0
 
 
-def turn(agent: Agent, pace: Pace) -> None:
-    """The loop itself: step, rest, step, until the agent is told to stop."""
-    away = False
-    while not agent.stopping:
+def turn(site: Site, runner: Runner, pace: Pace, stop: Stop) -> None:
+    """The loop itself: step, rest, step, until told to stop."""
+    agent: Agent | None = None
+    away, rest = False, 0.0
+    while not stop.asked:
         try:
+            agent = agent or _agent(site, runner, stop)
             rest = pace.after(agent.step())
             if away:
                 log.info("the store is back")
             away = False
         except Stopped:
             log.info("a job was ended because the agent stops")
-            return
         except (InfraError, OSError) as exc:
             if not away:
                 log.warning("cannot work now, trying again until it is possible: %s", exc)
             away, rest = True, pace.after_failure()
-        _rest(agent, rest)
+        _rest(stop, rest)
+    if agent is not None and not away:
+        with contextlib.suppress(StoreError):
+            agent.show_presence(always=True)
+
+
+def _agent(site: Site, runner: Runner, stop: Stop) -> Agent:
+    settings = site.settings
+    store = open_store(settings.store, ca_bundle=settings.store_ca, proxy=settings.proxy)
+    return Agent(site, store, runner, stopped=lambda: stop.asked)
 
 
 @contextlib.contextmanager
@@ -100,15 +114,7 @@ def only_agent(state: Path) -> Iterator[None]:
         yield
 
 
-def _stop_on_signals(agent: Agent) -> None:
-    def stop(_number: int, _frame: object) -> None:
-        agent.stopping = True  # nothing more: a handler may run in the middle of anything
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-
-
-def _rest(agent: Agent, seconds: float) -> None:
+def _rest(stop: Stop, seconds: float) -> None:
     until = time.monotonic() + seconds
-    while not agent.stopping and (left := until - time.monotonic()) > 0:
+    while not stop.asked and (left := until - time.monotonic()) > 0:
         time.sleep(min(left, NAP_S))

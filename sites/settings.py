@@ -21,6 +21,7 @@ SCHEMES = ("csv",)  # of sources; each is a module of sites/sources
 STORE_SCHEMES = ("file", "s3")
 
 Column = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
+SyslogAddress = Annotated[str, StringConstraints(pattern=r"^(udp:[^\s/]+:[0-9]{1,5}|unix:/\S+)$", max_length=300)]
 Mark = str | int | float  # a number stands for all its spellings: 0 is 0, 0.0 and 00
 
 
@@ -94,6 +95,10 @@ class Resources(_Settings):
     threads: int = Field(default=1, ge=1, le=1024)  # of training; more than 1 gives up bit-equal repeats
 
 
+class AuditSettings(_Settings):
+    syslog: SyslogAddress | None = None  # udp:HOST:PORT or unix:/dev/log; gets a copy of every audit line
+
+
 class SiteSettings(_Settings):
     """site.yaml."""
 
@@ -107,6 +112,7 @@ class SiteSettings(_Settings):
     store_ca: str | None = None  # PEM file, where the store's certificate is from a private authority
     proxy: str | None = None  # http://host:port, where the way out is through one
     resources: Resources = Resources()
+    audit: AuditSettings = AuditSettings()
     testing: Testing = Testing()
 
     @field_validator("store")

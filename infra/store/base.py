@@ -46,13 +46,17 @@ class Store(Protocol):
         """Remove the object; absent is a success."""
 
 
+def is_key(key: str) -> bool:
+    return len(key) <= MAX_KEY_LENGTH and _KEY.fullmatch(key) is not None
+
+
 def check_key(key: str) -> str:
     """Return `key` if it is one.
 
     Raises:
         StoreError: empty, too long, with a part that is `.` or `..`, or with a character outside the set.
     """
-    if len(key) > MAX_KEY_LENGTH or not _KEY.fullmatch(key):
+    if not is_key(key):
         raise StoreError(
             f"{key[:80]!r} is not a key: expected parts of letters, digits, dot, dash, underscore"
         )

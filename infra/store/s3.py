@@ -33,7 +33,7 @@ from botocore.exceptions import (
 )
 
 from infra.errors import StoreError
-from infra.store.base import Versioned, check_key
+from infra.store.base import Versioned, check_key, is_key
 from infra.store.s3client import make_client, read_address
 from infra.store.s3errors import code_of, status_of, telling
 
@@ -106,7 +106,7 @@ class S3Store:
                 answer = self._client.list_objects_v2(Bucket=self._bucket, Prefix=begins, **page)
                 found += [each["Key"][len(self._prefix) :] for each in answer.get("Contents", ())]
                 if not answer.get("IsTruncated"):
-                    return sorted(found)
+                    return sorted(filter(is_key, found))  # not what other tools left: `folder/`, `a b`
                 page = {"ContinuationToken": answer["NextContinuationToken"]}
 
     def delete(self, key: str) -> None:
@@ -125,7 +125,7 @@ class S3Store:
         from boto3.s3.transfer import TransferConfig, create_transfer_manager  # rarely needed
 
         config = TransferConfig(
-            multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, max_request_concurrency=4
+            multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=4
         )
         with create_transfer_manager(self._client, config) as manager:
             manager.upload(io.BytesIO(data), self._bucket, name).result()

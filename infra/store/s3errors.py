@@ -15,6 +15,7 @@ from botocore import exceptions as boto
 from infra.errors import StoreError
 
 _KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile"
+_NO_WAY = "cannot reach it, or lost it: check the endpoint, the network, the firewall and the proxy"
 _REFUSALS = {
     "AccessDenied": "ask the store's owner to let these credentials do it (bucket policy)",
     "403": "ask the store's owner to let these credentials do it (bucket policy)",
@@ -27,33 +28,20 @@ _REFUSALS = {
     "AuthorizationHeaderMalformed": "the bucket is in another region: add &region= to the store's URL",
     "QuotaExceeded": "the store's quota is used up: raise it or delete old runs",
     "NotImplemented": "the server lacks conditional writes: use one that keeps If-None-Match",
+    "XAmzContentSHA256Mismatch": "the bytes were altered on the way: use https, and ask who runs the network",
     "SlowDown": "the server is overloaded: try again later",
     "RequestTimeout": "the way to the server is too slow: try again later",
 }
-_WAYS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
-    (boto.ProxyConnectionError, "cannot reach the proxy: check its address"),
-    (
-        boto.SSLError,
-        "its certificate is not trusted: give its authority's PEM file, and check host name and clock",
-    ),
-    (
-        (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError),
-        f"found no credentials: set {_KEYS}",
-    ),
-    (boto.ProfileNotFound, "no such profile: check profile= in the store's URL, or AWS_PROFILE"),
-    (
-        (boto.InvalidRegionError, boto.InvalidEndpointDiscoveryConfigurationError, boto.ParamValidationError),
-        "the store's URL is malformed: check bucket, endpoint and region",
-    ),
-    (
-        boto.FlexibleChecksumError,
-        "the bytes that came are not those that were stored: check the way, then the store",
-    ),
-    (
-        (boto.HTTPClientError, boto.IncompleteReadError),
-        "cannot reach it, or lost it on the way: check the endpoint, the network, the firewall and the proxy",
-    ),
-)
+_WAYS: dict[type[Exception], str] = {  # the first that fits
+    boto.ProxyConnectionError: "cannot reach the proxy: check its address",
+    boto.SSLError: "its certificate is not trusted: give its authority's PEM file, check host name and clock",
+    boto.ConnectionError: _NO_WAY,
+    boto.HTTPClientError: _NO_WAY,
+    boto.NoCredentialsError: f"found no credentials: set {_KEYS}",
+    boto.PartialCredentialsError: f"found half of the credentials: set {_KEYS}",
+    boto.CredentialRetrievalError: f"the credential service fails: mend it, or set {_KEYS}",
+    boto.ProfileNotFound: "no such profile: check profile= in the store's URL, or AWS_PROFILE",
+}
 
 
 def status_of(exc: Any) -> int:
@@ -76,5 +64,5 @@ def telling(place: str, what: str) -> Iterator[None]:
         cure = _REFUSALS.get(code, usual)
         raise StoreError(f"{place} refuses to {what}: {code or status}; {cure}") from exc
     except (boto.BotoCoreError, ValueError) as exc:  # ValueError: an endpoint that is no URL
-        cure = next((text for kind, text in _WAYS if isinstance(exc, kind)), "check the store's URL")
+        cure = next((text for kind, text in _WAYS.items() if isinstance(exc, kind)), "check the store's URL")
         raise StoreError(f"{place}: cannot {what}: {cure}") from exc

@@ -3,8 +3,9 @@
 It is up within a second, because nothing asks anything of a running cluster:
 the map that the monitor starts with already holds the disk, and there is no
 manager and no authentication between the daemons. What S3 clients see (keys,
-policies, conditional writes, TLS) is the gateway's and is all there. Nothing
-outlives the test process, even one that is killed.
+policies, conditional writes, TLS) is the gateway's and is all there. The
+tick is short because a wake-up that gets lost in the start waits for the next
+one, by default 5 s. Nothing outlives the test process, even one that is killed.
 """
 
 from __future__ import annotations

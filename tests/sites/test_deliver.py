@@ -9,7 +9,7 @@ import pytest
 from infra.signing import SigningKey
 from infra.store import open_store
 from sites.deliver import HEADER_SLACK, Delivery, check_size
-from tasks.contracts import Operation, Receipt, Update
+from tasks.contracts import Code, Operation, Receipt, Update
 from tasks.errors import ContractError, RefusedError
 
 PAYLOAD = b"update"
@@ -68,7 +68,7 @@ def test_a_payload_that_the_receipt_does_not_name_stays(store, delivery, payload
 
 def test_a_payload_without_an_update_in_the_receipt_stays(store, delivery):
     """A refusal carries nothing."""
-    refused = a_receipt().model_copy(update={"update": None, "refusal": "expired"})
+    refused = a_receipt().model_copy(update={"update": None, "refusal": Code.EXPIRED})
 
     with pytest.raises(ContractError):
         delivery.answer(delivery.seal(refused), PAYLOAD)
