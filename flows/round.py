@@ -7,6 +7,8 @@ in the store what is already done.
 
 from __future__ import annotations
 
+from functools import partial
+
 from flows.views import unless_away
 from infra.hub import Hub
 from infra.orchestrator import subflow
@@ -14,7 +16,7 @@ from tasks.aggregate import aggregate
 from tasks.collect import collect
 from tasks.commit import commit, sweep
 from tasks.contracts import Operation, RoundRecord
-from tasks.dispatch import dispatch
+from tasks.dispatch import ask_again, dispatch
 from tasks.evaluate import evaluate
 from tasks.plan import plan_round
 from tasks.register import register_all
@@ -28,14 +30,15 @@ def federated_round(hub: Hub, run: str, number: int) -> RoundRecord:
         QuorumError: too few sites delivered; nothing was combined, the run may be resumed.
     """
     plan = plan_round(hub, run, number)
+    again = partial(ask_again, hub, plan)
 
     tickets = dispatch(hub, plan, Operation.TRAIN, plan.asked, plan.base_key, plan.base_sha256)
-    answers = collect(hub, plan, tickets)
+    answers = collect(hub, plan, tickets, again)
 
     candidate = aggregate(hub, plan, answers)
 
     tickets = dispatch(hub, plan, Operation.EVALUATE, candidate.cohort, candidate.key, candidate.sha256)
-    evaluated = evaluate(hub, candidate, tickets)
+    evaluated = evaluate(hub, candidate, tickets, again)
 
     record = commit(hub, plan, candidate, answers, evaluated)
     with unless_away("MLflow"):

@@ -11,7 +11,7 @@ from flows.views import unless_away
 from infra.hub import Hub
 from infra.orchestrator import quiet_subflows, run_flow
 from tasks.begin import begin, new_run_name
-from tasks.commit import close, load_records
+from tasks.commit import close, load_records, sweep
 from tasks.lease import lease
 from tasks.register import close_run, register_all
 from tasks.study import Study
@@ -31,9 +31,11 @@ def training(hub: Hub, study: Study, run: str | None = None) -> str:
         QuorumError: too few sites delivered; the run may be resumed.
         ServiceError: all rounds are done, but MLflow is away; resuming the run registers what is missing.
     """
+    hub = hub.patient()
     with lease(hub, study.name):
         manifest = begin(hub, study, run or new_run_name(study.name, hub.now()))
         records = load_records(hub, manifest.run)
+        sweep(hub, manifest.run, len(records), study.sites)  # what a fallen hub left behind
         with unless_away("MLflow"):
             register_all(hub, study, manifest)
 

@@ -21,7 +21,13 @@ class FileError(InfraError):
 
 
 class StoreError(InfraError):
+    """`passing`: the same call may succeed later, when a server is back or a disk has room."""
+
     exit_code = 4
+
+    def __init__(self, text: str = "", *, passing: bool = False):
+        super().__init__(text)
+        self.passing = passing
 
 
 class SealError(InfraError):

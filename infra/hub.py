@@ -20,6 +20,7 @@ from infra.errors import FileError
 from infra.signing import SigningKey, unseal
 from infra.store import open_store
 from infra.store.base import Store
+from infra.store.patient import PatientStore
 
 NAME = "hub"  # the name it signs under
 FACTS = "hub.json"  # in the hub's folder
@@ -64,6 +65,12 @@ class Hub(BaseModel):
         """The same hub on another clock: simulations and tests."""
         other = self.model_copy()
         other._now, other._wait = now, wait
+        return other
+
+    def patient(self) -> Hub:
+        """The same hub, which waits for a store that is away: for a run, not for a command that only looks."""
+        other = self.model_copy()
+        other.__dict__["store"] = PatientStore(self.store, self.wait)
         return other
 
     @cached_property

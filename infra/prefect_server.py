@@ -24,7 +24,7 @@ def begin_writes_immediately() -> None:
         del with_for_update
         return original(self, session, with_for_update=True)
 
-    AioSqliteConfiguration.begin_transaction = begin  # type: ignore[method-assign]
+    AioSqliteConfiguration.begin_transaction = begin  # type: ignore[method-assign, assignment]
 
 
 if __name__ == "__main__":

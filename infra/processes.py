@@ -21,8 +21,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from infra import sessions
 from infra.errors import ServiceError
-from infra.sessions import Mark, mark, members
+from infra.sessions import Mark
 
 GRACE_S = 10.0  # between the polite and the hard end; Prefect's server takes about 2 s
 _LOOK_S = 0.05
@@ -64,7 +65,7 @@ def start(folder: Path, name: str, command: Sequence[str], env: Mapping[str, str
         raise ServiceError(f"{name} cannot be started in {folder}: {exc}") from exc
     try:
         _children[child.pid] = child
-        _write(folder, name, mark(child.pid))
+        _write(folder, name, sessions.mark(child.pid))
     except BaseException:  # Ctrl-C too: without its pid file nobody would find it again
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
@@ -75,7 +76,7 @@ def start(folder: Path, name: str, command: Sequence[str], env: Mapping[str, str
 def find(folder: Path, name: str) -> Process | None:
     """The live process of that name; None where it does not run (any more)."""
     leader = _read(folder, name)
-    if leader is None or leader.pid not in _living(leader):
+    if leader is None or not sessions.alive(leader):
         return None
     since = _pid_file(folder, name).stat().st_mtime
     return Process(name, leader.pid, since, folder / f"{name}.log")
@@ -129,7 +130,9 @@ def exclusive(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
-            raise ServiceError(f"another command starts or stops processes in {folder} now; wait for it") from exc
+            raise ServiceError(
+                f"another command starts or stops processes in {folder} now; wait for it"
+            ) from exc
         yield
 
 
@@ -150,10 +153,11 @@ def _stop(folder: Path, wanted: list[str], grace_s: float) -> int:
 
 
 def _living(leader: Mark) -> list[int]:
+    found = sessions.members(leader)
     child = _children.get(leader.pid)
     if child is not None and child.poll() is not None:  # collects it if it is over
         del _children[leader.pid]
-    return members(leader)
+    return found
 
 
 def _signal(leaders: Collection[Mark], number: signal.Signals) -> None:

@@ -86,7 +86,7 @@ def url_of(hub: Hub, name: str) -> str | None:
 
 
 def _ui_folder(home: Path) -> dict[str, str]:
-    """Prefect copies its pages before it serves them: beside its code, or into the hub's folder where that is closed."""
+    """Prefect copies its pages before it serves them: beside its code, or, that being closed, in the hub's folder."""
     spec = find_spec("prefect")
     beside = Path(spec.origin).parent if spec and spec.origin else home
     return {} if os.access(beside / "server", os.W_OK) else {"PREFECT_UI_STATIC_DIRECTORY": str(home / "ui")}

@@ -43,7 +43,7 @@ class ServerState(NamedTuple):
     seconds: float | None
 
 
-def start(hub: Hub, progress: Progress = lambda text: None) -> Hub:
+def start(hub: Hub, progress: Progress = lambda _: None) -> Hub:
     """Start what does not run yet, both at once, and wait until it answers. Safe to repeat.
 
     A server that ran before gets its earlier port again where that is free, so
@@ -151,7 +151,9 @@ def _wait(hub: Hub, started: list[str], progress: Progress) -> None:
                 _raise_if_over(hub, name, passed)
                 if answers(f"{url_of(hub, name)}{HEALTH[name]}"):
                     ready[name] = passed
-        words = [f"{TITLES[n]} ready after {ready[n]:.0f} s" if n in ready else f"{TITLES[n]} …" for n in started]
+        words = [
+            f"{TITLES[n]} ready after {ready[n]:.0f} s" if n in ready else f"{TITLES[n]} …" for n in started
+        ]
         progress(f"starting for {passed:.0f} s: {', '.join(words)}")
         time.sleep(_LOOK_S)
 
@@ -162,7 +164,9 @@ def _raise_if_over(hub: Hub, name: str, passed: float) -> None:
     if dead or passed > START_TIMEOUT_S:
         log = folder / f"{name}.log"
         how = "ended" if dead else f"does not answer {url_of(hub, name)}"
-        raise ServiceError(f"{TITLES[name]} {how} after {passed:.0f} s. Its log {log} ends:\n{processes.tail(log)}")
+        raise ServiceError(
+            f"{TITLES[name]} {how} after {passed:.0f} s. Its log {log} ends:\n{processes.tail(log)}"
+        )
 
 
 def _check_installed() -> None:

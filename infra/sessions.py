@@ -8,6 +8,7 @@ group stands for the session.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -34,8 +35,13 @@ class Entry(NamedTuple):
 
 def mark(pid: int) -> Mark:
     """The mark of a process that has just been started."""
-    started = next((entry.started for entry in _table() if entry.pid == pid), 0)  # 0: over already
+    started = next((entry.started for entry in _table(pid)), 0)  # 0: over already
     return Mark(pid, started, _boot())
+
+
+def alive(leader: Mark) -> bool:
+    """True while that very process lives. Cheap: asked many times a second."""
+    return leader.boot == _boot() and any(entry.started == leader.started for entry in _table(leader.pid))
 
 
 def members(leader: Mark) -> list[int]:
@@ -56,13 +62,13 @@ def _boot() -> str:
     return _BOOT.read_text().strip() if _BOOT.exists() else ""
 
 
-def _table() -> Iterator[Entry]:
-    """All processes that are not over; a dead one that nobody has collected yet counts as over."""
-    return _from_proc() if (_PROC / "self/stat").exists() else _from_ps()
+def _table(pid: int | None = None) -> Iterator[Entry]:
+    """All processes that are not over, or that one; a dead one that nobody has collected yet counts as over."""
+    return _from_proc(pid) if (_PROC / "self/stat").exists() else _from_ps(pid)
 
 
-def _from_proc() -> Iterator[Entry]:
-    for folder in _PROC.iterdir():
+def _from_proc(pid: int | None = None) -> Iterator[Entry]:
+    for folder in _PROC.iterdir() if pid is None else [_PROC / str(pid)]:
         if not folder.name.isdigit():
             continue
         try:
@@ -74,11 +80,15 @@ def _from_proc() -> Iterator[Entry]:
             yield Entry(int(folder.name), session=int(fields[3]), started=int(fields[19]))
 
 
-def _from_ps() -> Iterator[Entry]:
-    columns = ["ps", "-A", "-o", "pid=", "-o", "pgid=", "-o", "stat=", "-o", "lstart="]
-    listing = subprocess.run(columns, capture_output=True, text=True, check=True, env={"LC_ALL": "C"}).stdout
-    for line in listing.splitlines():
-        pid, group, state, *when = line.split()
+def _from_ps(pid: int | None = None) -> Iterator[Entry]:
+    which = ["-A"] if pid is None else ["-p", str(pid)]
+    columns = ["-o", "pid=", "-o", "pgid=", "-o", "stat=", "-o", "lstart="]
+    environment = os.environ | {"LC_ALL": "C"}  # months and days in English
+    listing = subprocess.run(
+        ["ps", *which, *columns], capture_output=True, text=True, env=environment, check=False
+    )
+    for line in listing.stdout.splitlines():
+        number, group, state, *when = line.split()
         if not state.startswith("Z"):
             started = time.mktime(time.strptime(" ".join(when), "%a %b %d %H:%M:%S %Y"))
-            yield Entry(int(pid), session=int(group), started=int(started))
+            yield Entry(int(number), session=int(group), started=int(started))

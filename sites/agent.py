@@ -14,12 +14,16 @@ import shutil
 import time
 from collections.abc import Callable
 
-from infra.errors import SealError, StoreError
+from infra.errors import InfraError, SealError, StoreError
 from infra.store.base import Store
+from sites.auditevents import HubPinned, TicketIgnored
 from sites.deliver import Delivery
+from sites.gate import Gate
 from sites.identity import own_card, own_key, own_version, pin_hub, pinned_hub
 from sites.job import Beat, Runner, where
+from sites.ledger import Ledger
 from sites.mailbox import Mailbox
+from sites.notes import begin_audit, end_audit, note_accepted, note_refused
 from sites.outbox import Answer, Outbox
 from sites.progress import ProgressWriter
 from sites.round import Desk, Done, play
@@ -64,9 +68,12 @@ class Agent:
         self.key = own_key(site.settings.site, site.state)
         self.hub = pinned_hub(site.state)
         self.mailbox = Mailbox(store, self.key.name)
-        self.delivery = Delivery(store, self.key)
+        Ledger(site.state, site=self.key.name, read_only=True).close()  # a broken chain is said at the start
+        self.audit = begin_audit(site, self.key, now)
         self.outbox = Outbox(site.state / "outbox")
-        self._introduced = self._busy = False
+        self.gate = Gate(site, self.outbox)
+        self.delivery = Delivery(store, self.key, self.audit, lambda: self.gate.closed)
+        self._introduced = self._busy = self._said_paused = False
         self._list_at = self._presence_at = 0.0
         self._unsent = self.outbox.undelivered()
         self._settled: set[str] = set()  # keys of answered tickets
@@ -95,12 +102,19 @@ class Agent:
         return worked
 
     def show_presence(self, always: bool = False) -> None:
-        """A sign of life, now and then."""
-        if always or self.now() >= self._presence_at:
-            self._presence_at = self.now() + PRESENCE_EVERY_S
+        """A sign of life, now and then, and at once when the kill switch is thrown or taken back."""
+        paused = self.gate.closed
+        if always or paused != self._said_paused or self.now() >= self._presence_at:
+            self._presence_at, self._said_paused = self.now() + PRESENCE_EVERY_S, paused
             self.delivery.presence(
-                Presence(site=self.key.name, at=self.now(), version=own_version(), busy=self._busy)
+                Presence(
+                    site=self.key.name, at=self.now(), version=own_version(), busy=self._busy, paused=paused
+                )
             )
+
+    def close(self) -> None:
+        """The last line of the audit log."""
+        end_audit(self.audit)
 
     def _introduce(self) -> None:
         """Show the own card once, and pin the hub's as soon as there is one."""
@@ -111,6 +125,7 @@ class Agent:
             raw = self.mailbox.hub_card()
             if raw is not None:
                 self.hub = pin_hub(self.site.state, raw)
+                self.audit.note(HubPinned(public_key=self.hub.public_key))
 
     def _look_through(self, keys: list[str]) -> bool:
         """Look at every ticket; one that the store cannot give does not hide the others."""
@@ -143,7 +158,7 @@ class Agent:
             )
         if known is None:
             self._answer(ticket)
-        elif not self.mailbox.has_answer(ticket):
+        elif self.gate.lets_out(known) and not self.mailbox.has_answer(ticket):
             log.info("the store has lost the answer to %s; the same bytes are sent again", known.name)
             self._send(known)
         self._settled.add(key)
@@ -152,6 +167,7 @@ class Agent:
     def _ignore(self, key: str, digest: str, why: str) -> bool:
         log.warning("ignored: %s: %s", key, why)
         self._ignored[key] = digest
+        self.audit.note(TicketIgnored(sha256=digest))
         return False
 
     def _answer(self, ticket: Ticket) -> None:
@@ -164,6 +180,7 @@ class Agent:
             done = self._play(ticket, progress)
         except RefusedError as exc:
             log.warning("ticket %s: refused, %s: %s", name, exc.code, exc)
+            note_refused(self.audit, ticket, exc.code)
             done = Done(refusal=exc.code)
         finally:
             self._busy = False
@@ -178,11 +195,12 @@ class Agent:
             scores=done.scores,
             refusal=done.refusal,
             first_line_at=done.first_line_at,
+            isolation=self.runner.isolation if done.first_line_at is not None else (),
             delivered_at=self.now(),
         )
         answer = Answer(ticket=ticket, receipt=receipt, sealed=self.delivery.seal(receipt).decode())
         self.outbox.keep(answer, done.payload)
-        if done.payload is not None:
+        if done.payload is not None and self.gate.lets_out(answer):
             progress.delivering()
         self._unsent.append(answer)
         self._send_unsent()
@@ -192,6 +210,8 @@ class Agent:
         assert self.hub is not None  # noqa: S101
         try:
             check_ticket(ticket, self.now())
+            self.gate.check()
+            note_accepted(self.audit, ticket)
             progress.accepted()
             return play(
                 ticket,
@@ -202,10 +222,14 @@ class Agent:
                     self.outbox,
                     self.runner,
                     lambda beat: self._watch(ticket, progress, beat),
+                    self.now,
+                    self.audit,
                 ),
             )
         except (RefusedError, StoreError):
             raise
+        except InfraError as exc:  # the site's own files, such as a broken ledger: our text, no row's
+            raise RefusedError(Code.TRAINING_FAILED, str(exc)) from exc
         except Exception as exc:  # the loop outlives whatever one ticket does
             raise RefusedError(Code.TRAINING_FAILED, where(exc)) from exc
 
@@ -213,6 +237,7 @@ class Agent:
         """Called all the time while a job runs: the agent stays alive, and stops the job where it must."""
         if self.stopped():
             raise Stopped
+        self.gate.check()
         if beat is not None:
             progress.beat(beat)
         if self.now() > 2 * ticket.expires_at - ticket.issued_at:
@@ -225,10 +250,13 @@ class Agent:
             log.debug("presence was not sent: %s", exc)
 
     def _send_unsent(self) -> bool:
-        sent = bool(self._unsent)
-        while self._unsent:
-            self._send(self._unsent[0])
-            self._unsent.pop(0)
+        """Send what may leave, oldest first; the rest stays."""
+        sent = False
+        for answer in list(self._unsent):
+            if self.gate.lets_out(answer):
+                self._send(answer)
+                self._unsent.remove(answer)
+                sent = True
         return sent
 
     def _send(self, answer: Answer) -> None:

@@ -27,6 +27,7 @@ from sites.chain import BrokenChainError, Head
 from sites.outbox import write_durably
 
 FILE, HEAD = "audit.jsonl", "audit.head"
+CHUNK_BYTES = 1 << 20  # many lines; the longest has a few thousand bytes
 
 
 class Forward(Protocol):
@@ -59,6 +60,7 @@ class Audit:
         self.path, self._key, self._now, self._forward = state / FILE, key, now, forward
         self._head_path = state / HEAD
         self._end, self._head = 0, Head.begin("audit", key.name)  # up to where this process has checked
+        self.last_version: str | None = None  # of the last agent that was started
         self._signed: Head | None = signed_head(self._head_path, key.name, key.public_hex)
         with self._locked() as fd:
             self._catch_up(fd)
@@ -102,9 +104,7 @@ class Audit:
         size = os.fstat(fd).st_size
         if size < self._end:
             raise BrokenChainError(f"{self.path} has become shorter; the log only grows", self._head.entries)
-        torn = 0
-        if size > self._end:
-            torn = self._read_on(os.pread(fd, size - self._end, self._end))
+        torn = self._read_on(fd, size)
         check_signed(self.path, self._signed, self._head)
         if torn:
             os.ftruncate(fd, self._end)
@@ -113,13 +113,18 @@ class Audit:
         if torn:
             self._write(fd, LogMended(torn_bytes=torn))
 
-    def _read_on(self, data: bytes) -> int:
-        """Follow whole lines; returns how many bytes of a torn one come after them."""
-        whole, _, torn = data.rpartition(b"\n")
-        for raw in whole.split(b"\n") if whole else ():
-            self._head = follow(self.path, self._head, raw, self._signed)
-            self._end += len(raw) + 1
-        return len(torn)
+    def _read_on(self, fd: int, size: int) -> int:
+        """Follow whole lines, a chunk at a time; returns how many bytes of a torn one come after them."""
+        while self._end < size:
+            whole, newline, _ = os.pread(fd, CHUNK_BYTES, self._end).rpartition(b"\n")
+            if not newline:
+                break
+            for raw in whole.split(b"\n"):
+                self._head = follow(self.path, self._head, raw, self._signed)
+                self._end += len(raw) + 1
+                if b'"agent_started"' in raw:
+                    self.last_version = json.loads(raw)["event"].get("version")
+        return size - self._end
 
     def _write(self, fd: int, event: Event) -> None:
         fields = {"seq": self._head.entries + 1, "at": self._now(), "event": event.model_dump(mode="json")}

@@ -7,7 +7,7 @@ and chained is audit.py's work.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, TypeAdapter
 
@@ -16,7 +16,11 @@ from tasks.contracts import Code, Message, Name, Operation, PublicKey, Sha256, T
 Version = Annotated[str, StringConstraints(max_length=40)]
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._/-]{1,500}$")]  # of the object store
 Band = Annotated[str, StringConstraints(pattern=r"^[0-9]+-[0-9]+$")]
-UNLOGGED = ("presence.json", "progress.json", "probe")  # overwritten all the time; sealed, of a few hundred bytes
+UNLOGGED = (
+    "presence.json",
+    "progress.json",
+    "probe",
+)  # overwritten all the time; sealed, of a few hundred bytes
 
 
 class LogBegun(Message):
@@ -149,7 +153,7 @@ class Line(Message):
     hash: Sha256
 
 
-def of_ticket(ticket: Ticket) -> dict[str, object]:
+def of_ticket(ticket: Ticket) -> dict[str, Any]:
     """The fields that say which ticket an event belongs to."""
     return {name: getattr(ticket, name) for name in ("study", "run", "round", "attempt", "operation")}
 

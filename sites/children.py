@@ -19,22 +19,35 @@ from pathlib import Path
 from typing import Any
 
 from sites.job import Beat, Watch
-from tasks.contracts import Code
+from sites.sandbox import clean
+from tasks.contracts import Code, Isolation
 from tasks.errors import RefusedError
 
 log = logging.getLogger(__name__)
 
 HEARD_EVERY_S = 0.1  # how often the agent looks up while a child works
 GOODBYE_S = 3.0
+LONGEST_LINE = 100_000  # of what a template says
+HINTS = {
+    "SIGXCPU": ": it used more than policy.resources.cpu_seconds of site.yaml",
+    "SIGXFSZ": ": it wrote a file above policy.resources.disk_mb of site.yaml",
+    "SIGKILL": ": the machine's memory was short, or policy.resources.cpu_seconds of site.yaml was passed",
+    "SIGSYS": ": it made a call of another architecture, which the sandbox kills",
+}
 
 
 class WarmRunner:
     """Runs each job in a child that is forked from a process with everything imported."""
 
     def __init__(self) -> None:
+        self.isolation: tuple[Isolation, ...] = ()
         self._template: subprocess.Popen[bytes] | None = None
         self._buffer = b""
         self._child: int | None = None  # process group of the job that runs
+
+    @property
+    def working(self) -> bool:
+        return self._child is not None
 
     @property
     def template_pid(self) -> int | None:
@@ -52,7 +65,8 @@ class WarmRunner:
             [sys.executable, "-P", "-m", "sites.warm"],  # -P: nothing is imported from the working folder
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": f"{package_root}{os.pathsep}{known}" if known else package_root},
+            env=clean(dict(os.environ))
+            | {"PYTHONPATH": f"{package_root}{os.pathsep}{known}" if known else package_root},
             process_group=0,  # a Ctrl-C in the terminal reaches the agent, which ends the others in order
         )
         log.info("template process %d started; it imports torch and opacus once", self._template.pid)
@@ -93,14 +107,19 @@ class WarmRunner:
     def _follow(self, folder: Path, watch: Watch) -> int | None:
         """Have the job done; returns its process's exit status, None where the template ended before."""
         self._send(folder)
+        self.isolation = ()
         for words in self._heard(watch):
             if words.get("job") != str(folder):
                 continue
-            if words["event"] == "began":
-                self._child = words["pid"]
+            if (
+                words["event"] == "began" and self._child is None
+            ):  # the first is sandbox/'s, before any recipe
+                self._child, self.isolation = words["pid"], tuple(words["isolation"])
             elif words["event"] == "beat":
                 watch(Beat(words["state"], words["step"], words["steps"]))
             elif words["event"] == "ended":
+                if self._child is not None and _alive(self._child):
+                    raise RefusedError(Code.TRAINING_FAILED, "the job said that it had ended, and went on")
                 self._child = None
                 return int(words["status"])
         return None
@@ -122,7 +141,10 @@ class WarmRunner:
             data = os.read(fd, 65536)
             if not data:
                 return
+            watch(None)  # also while a child talks without end
             *lines, self._buffer = (self._buffer + data).split(b"\n")
+            if len(self._buffer) > LONGEST_LINE:
+                raise RefusedError(Code.TRAINING_FAILED, "the job filled the agent's own channel")
             yield from (json.loads(line) for line in lines)
 
     def _abandon(self) -> None:
@@ -133,7 +155,19 @@ class WarmRunner:
             return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)
+        self.close()  # half a line of a killed child may lie in the pipe: the next job gets a clean one
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _named(status: int) -> str:
-    return signal.Signals(-status).name if status < 0 else f"exit code {status}"
+    if status >= 0:
+        return f"exit code {status}"
+    name = signal.Signals(-status).name
+    return name + HINTS.get(name, "")

@@ -23,12 +23,22 @@ COMMANDS: dict[str, Command] = {
     "start": Command("sites.commands.start", "answer the hub's tickets, under this site's own rules"),
     "doctor": Command("sites.commands.doctor", "is everything ready? one row per check, each with its cure"),
     "budget": Command("sites.commands.budget", "privacy spent and left, by data set and study"),
+    "ledger": Command("sites.commands.ledger", "verify or export the ledger and every epsilon in it"),
+    "audit": Command("sites.commands.audit", "show, verify, export or report what was asked, done and sent"),
+    "policy": Command("sites.commands.policy", "would this site do it? allow or deny, with the rule's line"),
+    "pause": Command("sites.commands.pause", "kill switch: end what runs, let nothing leave"),
+    "stop": Command("sites.commands.stop", "kill switch: as pause, and end the agent"),
+    "resume": Command("sites.commands.resume", "take the kill switch back"),
+    "held": Command("sites.commands.held", "list answers that wait for a person"),
+    "release": Command("sites.commands.release", "let waiting answers leave"),
 }
 
 EPILOG = """examples:
   fedrounds-site doctor --config site.yaml      before the first start, and whenever something is odd
   fedrounds-site start --config site.yaml
   fedrounds-site budget --config site.yaml
+  fedrounds-site ledger verify --config site.yaml
+  fedrounds-site audit show --config site.yaml
 """
 
 

@@ -18,13 +18,15 @@ from typing import Annotated, Literal, NamedTuple, Protocol
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from infra.errors import FileError
+from sites.plainfile import read_plain
 from sites.settings import Source
-from tasks.contracts import Code, Name, Scores
+from tasks.contracts import Code, Isolation, Name, Scores
 from tasks.errors import FederationError, PrivacyError, RecordError, RefusedError, StudyError
 from tasks.privacy.events import GaussianEvent
 from tasks.study import Study
 
 JOB, RESULT, PARAMETERS, UPDATE = "job.json", "result.json", "parameters.safetensors", "update.safetensors"
+MOST_RESULT_BYTES = 2_000_000  # a plan has a number per round
 
 
 class _Strict(BaseModel):
@@ -58,6 +60,9 @@ class PlanJob(_Strict):
     rounds_left: int  # this one included
     limit_epsilon: float  # the site's, for history and plan together
     limit_delta: float
+    priced: bool = False  # the site's policy caps rounds, runs or studies: say what they cost
+    own: tuple[GaussianEvent, ...] = ()  # what the run has in the ledger, sent or not
+    of_study: tuple[GaussianEvent, ...] = ()  # the same of the study, this run included
 
 
 class TrainJob(RowsJob):
@@ -91,6 +96,14 @@ class Survey(_Strict):
     held_out: int  # records
 
 
+class Cost(_Strict):
+    """Epsilon at the site's delta, as the ledger counts it: everything reserved, and all that is planned."""
+
+    round: float
+    run: float
+    study: float
+
+
 class Planned(_Strict):
     """A run's noise and price, as far as it is still ahead."""
 
@@ -98,6 +111,7 @@ class Planned(_Strict):
     event: GaussianEvent  # of one round
     trajectory: tuple[float, ...]  # epsilon of the run after each round that is left, at the study's delta
     epsilon_after: float  # of history and the rest of the run, at the site's delta
+    cost: Cost | None = None  # where the job asked for it
 
 
 class Trained(_Strict):
@@ -143,6 +157,12 @@ Watch = Callable[[Beat | None], None]
 class Runner(Protocol):
     """Who runs jobs."""
 
+    isolation: tuple[Isolation, ...]  # what stood around the last job
+
+    @property
+    def working(self) -> bool:
+        """True from the first line of a job to its end; libraries may have to be imported before."""
+
     def run(self, folder: Path, watch: Watch) -> None:
         """Run the job of `folder` to its end; its result is then in the folder.
 
@@ -155,7 +175,10 @@ class Runner(Protocol):
 
 
 class InlineRunner:
-    """Runs jobs in this process: simulations and tests."""
+    """Runs jobs in this process, without walls: simulations and tests."""
+
+    isolation: tuple[Isolation, ...] = ()
+    working = True
 
     def run(self, folder: Path, watch: Watch) -> None:
         work(folder, watch)
@@ -171,8 +194,8 @@ def write_job(folder: Path, job: Job) -> None:
 def read_result(folder: Path) -> Result:
     """What the job said. Raises RefusedError: it refused, or said nothing."""
     try:
-        result = _result.validate_json((folder / RESULT).read_bytes())
-    except (OSError, ValueError) as exc:
+        result = _result.validate_json(read_plain(folder / RESULT, MOST_RESULT_BYTES))
+    except ValueError as exc:
         raise RefusedError(Code.TRAINING_FAILED, "the job ended without a result") from exc
     if isinstance(result, Refusal):
         raise RefusedError(result.code, result.text)

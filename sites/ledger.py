@@ -15,13 +15,13 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
 from infra.errors import FileError
 from sites.chain import Head
-from sites.ledgerfile import FILE, LedgerFile, claim
+from sites.ledgerfile import FILE, LedgerFile, chained, claim
 from tasks.contracts import Message, Name
 from tasks.errors import PrivacyError
 from tasks.privacy.events import GaussianEvent
@@ -157,6 +157,10 @@ class Ledger:
     def rows(self) -> list[Row]:
         """The whole ledger, oldest first."""
         return self._select("", ())
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Every reservation and charge as it was hashed, with its `hash`: for an auditor."""
+        return [{**fields, "hash": digest} for fields, digest in chained(self._file.db)]
 
     def close(self) -> None:
         """Let another process become the writer. Safe to repeat."""

@@ -38,7 +38,7 @@ CREATE TRIGGER entries_stay BEFORE DELETE ON entries BEGIN SELECT RAISE(ABORT, '
 """
 COLUMNS = ("id", "kind", "dataset", "study", "run", "round", "attempt", "event", "at")
 CURE = (
-    "Stop the agent and restore the whole state folder from a backup, or find out who changed it; "
+    "Stop the agent. Restore it from a backup with the whole state folder, or find out who changed it; "
     "a site without its ledger forgets what its people have paid."
 )
 
@@ -77,7 +77,7 @@ class LedgerFile:
                 self.db.close()
             if isinstance(exc, FileError):
                 raise
-            raise FileError(f"{self.path} cannot be read as a ledger ({exc}). Restore it from a backup.") from exc
+            raise BrokenChainError(f"{self.path} cannot be read as a ledger ({exc}). {CURE}") from exc
 
     def append(self, kind: str, dataset: str, key: tuple[str, str, int, int], event: str, at: float) -> None:
         """Add one entry; row and head are on disk when this returns.
@@ -135,7 +135,7 @@ class LedgerFile:
             kept, before = read_head(self._head_path), _status(self.path)
             known = _checked.get(self.path)
             found = known[1] if known and known[0] == before else full_check(self.db, self.path)
-            if not self._read_only or found == kept or before == _status(self.path):
+            if not self._read_only or (before, kept) == (_status(self.path), read_head(self._head_path)):
                 break
         _check_site(self.path, found, site)
         behind = _check_head(self.path, self.db, found, kept)
@@ -143,6 +143,8 @@ class LedgerFile:
             if behind:
                 write_head(self._head_path, found)
             self._remember(found)
+        elif not behind and before == _status(self.path):
+            _checked[self.path] = (before, found)
         return found
 
     def _remember(self, head: Head) -> None:
@@ -189,7 +191,9 @@ def _check_head(path: Path, db: sqlite3.Connection, found: Head, kept: Head | No
     if kept is None:
         if found.entries == 0:
             return True
-        raise BrokenChainError(f"{path.with_name(HEAD)} is gone; the ledger has {found.entries} entries. {CURE}")
+        raise BrokenChainError(
+            f"{path.with_name(HEAD)} is gone; the ledger has {found.entries} entries. {CURE}"
+        )
     if (kept.id, kept.site) != (found.id, found.site) and (kept.entries or found.entries):
         raise BrokenChainError(f"{path} is another ledger than the one that {HEAD} is of. {CURE}")
     if kept.entries > found.entries:

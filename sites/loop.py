@@ -24,6 +24,7 @@ from sites.job import Runner
 from sites.logs import start_logging
 from sites.pace import Pace, rhythm_of
 from sites.settings import Site
+from sites.stopfile import halted, may_start
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +49,10 @@ def serve(site: Site, verbose: bool = False) -> int:
 
     Raises:
         FileError: another agent has the state folder.
+        FederationError: somebody has stopped the agent here, and nobody has resumed.
     """
     site.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    may_start(site.state)
     with only_agent(site.state):
         start_logging(site.state, verbose)
         name, stop, runner = site.settings.site, Stop(), WarmRunner()
@@ -67,7 +70,7 @@ def turn(site: Site, runner: Runner, pace: Pace, stop: Stop) -> None:
     """The loop itself: step, rest, step, until told to stop."""
     agent: Agent | None = None
     away, rest = False, 0.0
-    while not stop.asked:
+    while not stop.asked and not _told_to_end(site):
         try:
             agent = agent or _agent(site, runner, stop)
             rest = pace.after(agent.step())
@@ -80,10 +83,12 @@ def turn(site: Site, runner: Runner, pace: Pace, stop: Stop) -> None:
             if not away:
                 log.warning("cannot work now, trying again until it is possible: %s", exc)
             away, rest = True, pace.after_failure()
-        _rest(stop, rest)
+        _rest(site, stop, rest)
     if agent is not None and not away:
         with contextlib.suppress(StoreError):
             agent.show_presence(always=True)
+    if agent is not None:
+        agent.close()
 
 
 def _agent(site: Site, runner: Runner, stop: Stop) -> Agent:
@@ -114,7 +119,15 @@ def only_agent(state: Path) -> Iterator[None]:
         yield
 
 
-def _rest(stop: Stop, seconds: float) -> None:
-    until = time.monotonic() + seconds
+def _told_to_end(site: Site) -> bool:
+    said = halted(site.state)
+    return said is not None and said.mode == "stop"
+
+
+def _rest(site: Site, stop: Stop, seconds: float) -> None:
+    """Rest, but notice a signal and the kill switch."""
+    until, paused = time.monotonic() + seconds, halted(site.state) is not None
     while not stop.asked and (left := until - time.monotonic()) > 0:
+        if (halted(site.state) is not None) != paused:
+            return
         time.sleep(min(left, NAP_S))

@@ -82,6 +82,19 @@ class Outbox:
                 return answer.ticket.round
         return 0
 
+    def trained_since(self, since: float) -> set[tuple[str, int]]:
+        """Runs and rounds that were answered with an update of their own since then (seconds since 1970)."""
+        found = (p for p in self._folder.glob(f"*/*-{Operation.TRAIN}.json") if p.stat().st_mtime >= since)
+        receipts = [_read(path).receipt for path in found]
+        return {(r.run, r.round) for r in receipts if r.update is not None and r.delivered_at >= since}
+
+    def release(self, name: str) -> None:
+        """A person has said that a held answer may leave."""
+        self._path(name).with_suffix(".released").touch()
+
+    def released(self, name: str) -> bool:
+        return self._path(name).with_suffix(".released").exists()
+
     def undelivered(self) -> list[Answer]:
         """Answers that were kept but, as far as this site knows, not sent."""
         names = (f"{path.parent.name}/{path.stem}" for path in sorted(self._folder.glob("*/*.json")))

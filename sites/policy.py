@@ -1,34 +1,108 @@
-"""What this institution allows, as its own file says. Pure questions; the answer is silence or a refusal."""
+"""What this institution allows, as its own file says.
+
+`decide` is pure: terms, ticket, study and facts in, a decision with its rule
+out; the agent obeys it and `fedrounds-site policy test` prints it. Costs are
+known only when a round is planned, and are decided then, by the same rules.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
+from typing import NamedTuple
 
-from sites.job import Survey
+from sites.job import Cost, Survey
+from sites.policyterms import Policy
 from sites.settings import SiteSettings, Source
-from tasks.contracts import Code, Ticket
+from tasks.contracts import Code, Operation, Ticket
 from tasks.errors import RefusedError, StudyError
 from tasks.recipes import recipe_sha256
 from tasks.study import Study
 
 
-def approve(study: Study, ticket: Ticket, settings: SiteSettings) -> Source:
+class Facts(NamedTuple):
+    """What a decision depends on beside the ticket and the site's file."""
+
+    now: float  # seconds since 1970
+    rounds_today: int = 0  # other rounds that this site has trained since midnight
+    cost: Cost | None = None  # None: not known yet
+
+
+class Decision(NamedTuple):
+    """`rule` and `line_key` name the key of site.yaml that decided; `text` stays at the site."""
+
+    allow: bool
+    code: Code | None = None
+    rule: str = ""
+    line_key: tuple[str, ...] = ()
+    text: str = ""
+
+
+ALLOWED = Decision(allow=True, text="no rule of site.yaml denies it")
+
+
+def decide(settings: SiteSettings, operation: Operation, study: Study, facts: Facts) -> Decision:
+    """May this site do `operation` for `study` now? The first rule that denies decides."""
+    denials = (*_denials(settings, operation, study, facts), check_cost(settings.policy, facts.cost))
+    return next((denial for denial in denials if not denial.allow), ALLOWED)
+
+
+def check_cost(policy: Policy, cost: Cost | None) -> Decision:
+    """The policy's caps on epsilon; a cost that is not known yet denies nothing yet."""
+    if cost is None:
+        return ALLOWED
+    for key, asked, cap in (
+        ("epsilon_per_round", cost.round, policy.epsilon_per_round),
+        ("epsilon_per_run", cost.run, policy.epsilon_per_run),
+        ("epsilon_per_study", cost.study, policy.epsilon_per_study),
+    ):
+        if cap is not None and asked > cap:
+            text = f"epsilon {asked:.4g} would be spent, {cap:g} is allowed, at the site's own delta"
+            return _no(Code.BUDGET_EXHAUSTED, ("policy", key), text)
+    return ALLOWED
+
+
+def obey(decision: Decision) -> None:
+    """Raises RefusedError: the decision denies."""
+    if decision.code is not None:
+        raise RefusedError(decision.code, f"{decision.rule} of site.yaml: {decision.text}")
+
+
+def _denials(settings: SiteSettings, operation: Operation, study: Study, facts: Facts) -> Iterator[Decision]:
+    policy = settings.policy
+    if study.name not in settings.sources:
+        text = f"no source for study {study.name!r}; add one under sources to take part"
+        yield _no(Code.UNKNOWN_STUDY, ("sources",), text)
+    if study.privacy.mode == "none" and study.name not in settings.privacy_none:
+        text = f"study {study.name!r} asks for updates without protection and is not named under privacy_none"
+        yield _no(Code.PRIVACY_REFUSED, ("privacy_none",), text)
+    if operation not in policy.operations:
+        allowed = ", ".join(policy.operations) or "nothing"
+        yield _no(
+            Code.POLICY_REFUSED, ("policy", "operations"), f"{operation} is asked, {allowed} is allowed"
+        )
+    hours = policy.hours
+    if hours is not None and not hours.hold(facts.now):
+        text = f"it is not {hours.begin} to {hours.to} {hours.timezone} on {', '.join(hours.days)}"
+        yield _no(Code.OUTSIDE_HOURS, ("policy", "hours"), text)
+    most = policy.rounds_per_day
+    if operation == Operation.TRAIN and most is not None and facts.rounds_today >= most:
+        text = f"{facts.rounds_today} rounds were trained today, {most} are allowed"
+        yield _no(Code.POLICY_REFUSED, ("policy", "rounds_per_day"), text)
+
+
+def _no(code: Code, line_key: tuple[str, ...], text: str) -> Decision:
+    return Decision(False, code, ".".join(line_key), line_key, text)
+
+
+def approve(study: Study, ticket: Ticket, settings: SiteSettings, facts: Facts) -> Source:
     """The source that this site has set aside for the study.
 
     Raises:
-        RefusedError: unknown_study, privacy_refused or unknown_recipe.
+        RefusedError: unknown_study, privacy_refused, policy_refused, outside_hours or unknown_recipe.
     """
-    source = settings.sources.get(study.name)
-    if source is None:
-        raise RefusedError(
-            Code.UNKNOWN_STUDY,
-            f"site.yaml has no source for study {study.name!r}; add one under sources to take part",
-        )
-    if study.privacy.mode == "none" and study.name not in settings.privacy_none:
-        raise RefusedError(
-            Code.PRIVACY_REFUSED,
-            f"study {study.name!r} asks for updates without protection and is not named under privacy_none",
-        )
+    obey(decide(settings, ticket.operation, study, facts))
+    source = settings.sources[study.name]
     try:
         installed = _installed(study.recipe)
     except StudyError as exc:

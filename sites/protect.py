@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sites.job import PlanJob, Planned, Watch
+from sites.job import Cost, PlanJob, Planned, Watch
 from tasks.contracts import Code
 from tasks.errors import PrivacyError, RefusedError
 from tasks.learning.schedule import schedule
-from tasks.privacy.accountant import trajectory
+from tasks.privacy.accountant import epsilon, trajectory
 from tasks.privacy.budget import afford
 from tasks.privacy.calibration import noise_multiplier
 from tasks.privacy.events import GaussianEvent
@@ -49,4 +49,14 @@ def work(job: PlanJob, _folder: Path, _watch: Watch, _began_at: float) -> Planne
             f"{job.limit_delta:g}; limits.epsilon is {job.limit_epsilon:g}. "
             f"Raise the limit in site.yaml, or leave the study.",
         )
-    return Planned(event=event, trajectory=tuple(path), epsilon_after=after.epsilon_after)
+    cost = _cost(job, event) if job.priced else None
+    return Planned(event=event, trajectory=tuple(path), epsilon_after=after.epsilon_after, cost=cost)
+
+
+def _cost(job: PlanJob, event: GaussianEvent) -> Cost:
+    planned = [event] * job.rounds_left
+    return Cost(
+        round=epsilon([event], job.limit_delta),
+        run=epsilon([*job.own, *planned], job.limit_delta),
+        study=epsilon([*job.of_study, *planned], job.limit_delta),
+    )

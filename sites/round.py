@@ -10,15 +10,19 @@ sends it.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from contextlib import closing
 from typing import NamedTuple
 
-from sites.deliver import check_size
+from sites.audit import Audit
+from sites.deliver import HEADER_SLACK, check_size
 from sites.job import Runner, Scored, ScoreJob, Trained, TrainJob, Watch
 from sites.ledger import Ledger
 from sites.mailbox import Mailbox
+from sites.notes import note_charged, note_read, note_reserved
 from sites.outbox import Outbox
-from sites.policy import approve, check_order, check_records
+from sites.policy import Facts, approve, check_order, check_records
+from sites.policyterms import Hours
 from sites.settings import Site, Source
 from sites.spending import dataset_of, plan_round, reserve
 from sites.surveys import surveyed
@@ -39,6 +43,8 @@ class Desk(NamedTuple):
     outbox: Outbox
     runner: Runner
     watch: Watch
+    now: Callable[[], float]
+    audit: Audit
 
 
 class Done(NamedTuple):
@@ -68,22 +74,23 @@ def play(ticket: Ticket, desk: Desk) -> Done:
         StoreError: the store is away; nothing was reserved, the ticket may be played again.
     """
     study = open_study(desk.mailbox.study(ticket), ticket, desk.hub)
-    source = approve(study, ticket, desk.site.settings)
+    source = approve(study, ticket, desk.site.settings, _facts(ticket, desk))
     check_order(ticket, desk.outbox.last_round(ticket.run))
     again = _made_before(ticket, desk.outbox)
     if again is not None:
         return again
     task = Task(ticket, study, source, desk.mailbox.parameters(ticket))
 
-    with Workplace(desk.site.state, layout.ticket_name(ticket), desk.runner, desk.watch) as workplace:
-        survey = surveyed(ticket, study, source, desk.site, workplace)
+    with _workplace(ticket, desk) as workplace:
+        survey = surveyed(ticket, study, source, desk.site, workplace, desk.audit)
         check_records(survey, desk.site.settings)
+        note_read(desk.audit, ticket, source, survey.records)
         if ticket.operation == Operation.EVALUATE:
             return _score(task, desk.site, workplace)
         if study.privacy.mode == "none":
             return _train(task, desk.site, workplace, None, None)
 
-        with closing(Ledger(desk.site.state)) as ledger:
+        with closing(Ledger(desk.site.state, site=desk.site.settings.site)) as ledger:
             dataset = dataset_of(desk.site, source)
             event, spent = plan_round(
                 ticket,
@@ -95,9 +102,25 @@ def play(ticket: Ticket, desk: Desk) -> Done:
                 workplace=workplace,
             )
             key = reserve(ledger, dataset, ticket, event)
+            note_reserved(desk.audit, ticket, ledger, event)
             done = _train(task, desk.site, workplace, event, spent)
             ledger.charge(key)
+            note_charged(desk.audit, ticket, ledger)
             return done
+
+
+def _facts(ticket: Ticket, desk: Desk) -> Facts:
+    policy, now = desk.site.settings.policy, desk.now()
+    if policy.rounds_per_day is None:
+        return Facts(now)
+    midnight = (policy.hours or Hours()).day_began(now)
+    trained = desk.outbox.trained_since(midnight) - {(ticket.run, ticket.round)}
+    return Facts(now, len(trained))
+
+
+def _workplace(ticket: Ticket, desk: Desk) -> Workplace:
+    caps = desk.site.settings.policy.resources
+    return Workplace(desk.site.state, layout.ticket_name(ticket), desk.runner, desk.watch, caps)
 
 
 def _made_before(ticket: Ticket, outbox: Outbox) -> Done | None:
@@ -124,7 +147,7 @@ def _train(
         threads=site.settings.resources.threads,
     )
     trained = workplace.run(job, Trained, task.given)
-    payload = workplace.update()
+    payload = workplace.update(len(task.given) + HEADER_SLACK)
     check_size(payload, len(task.given))
     update = Update(
         payload_sha256=hashlib.sha256(payload).hexdigest(), payload_bytes=len(payload), spent=spent

@@ -15,13 +15,16 @@ from urllib.parse import unquote
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from infra.yamlfile import load
+from sites.policyterms import Policy
 from tasks.contracts import Name
 
 SCHEMES = ("csv",)  # of sources; each is a module of sites/sources
 STORE_SCHEMES = ("file", "s3")
 
 Column = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
-SyslogAddress = Annotated[str, StringConstraints(pattern=r"^(udp:[^\s/]+:[0-9]{1,5}|unix:/\S+)$", max_length=300)]
+SyslogAddress = Annotated[
+    str, StringConstraints(pattern=r"^(udp:[^\s/]+:[0-9]{1,5}|unix:/\S+)$", max_length=300)
+]
 Mark = str | int | float  # a number stands for all its spellings: 0 is 0, 0.0 and 00
 
 
@@ -112,6 +115,7 @@ class SiteSettings(_Settings):
     store_ca: str | None = None  # PEM file, where the store's certificate is from a private authority
     proxy: str | None = None  # http://host:port, where the way out is through one
     resources: Resources = Resources()
+    policy: Policy = Policy()
     audit: AuditSettings = AuditSettings()
     testing: Testing = Testing()
 
@@ -136,9 +140,9 @@ class Site:
     state: Path
 
     def in_simulation(self, state: Path) -> Site:
-        """The same site with another state folder and repeatable noise; its own budget is not touched."""
-        seeded = self.settings.model_copy(update={"testing": Testing(seeded_noise=True)})
-        return replace(self, settings=seeded, state=state)
+        """The same site with another state folder, repeatable noise and no policy; its own budget is not touched."""
+        changed = {"testing": Testing(seeded_noise=True), "policy": Policy()}
+        return replace(self, settings=self.settings.model_copy(update=changed), state=state)
 
 
 def load_site(path: Path) -> Site:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sites.job import PlanJob, Planned
 from sites.ledger import Entry, Key, Ledger
 from sites.outbox import write_durably
+from sites.policy import check_cost, obey
 from sites.settings import Limits, Site, Source
 from sites.sources import address, scheme
 from sites.workplace import Workplace
@@ -37,10 +38,12 @@ class Standing(BaseModel):
     reserved: int  # of this run's rounds, whatever became of them
     released: int  # of this run's rounds, at most
     left: int  # rounds, this one included
+    priced: bool = False  # the plan says what it costs
 
     def holds_for(self, later: Standing) -> bool:
         """True where nothing asks for more now than was foreseen then."""
-        same = (self.units, self.others, self.limits) == (later.units, later.others, later.limits)
+        ours = (self.units, self.others, self.limits, self.priced)
+        same = ours == (later.units, later.others, later.limits, later.priced)
         return (
             same
             and later.released >= self.released
@@ -76,7 +79,8 @@ def plan_round(
     """What this round releases, and what the run's people will then have paid.
 
     Raises:
-        RefusedError: budget_exhausted: the site's limit or the study's would be passed before the run ends.
+        RefusedError: budget_exhausted: the site's limit, its policy's or the study's would be passed before the
+            run ends.
     """
     history = ledger.events(dataset)
     own = ledger.run_events(dataset, ticket.run)
@@ -88,6 +92,7 @@ def plan_round(
         reserved=len(own),
         released=len(released),
         left=study.rounds - ticket.round + 1,
+        priced=site.settings.policy.prices,
     )
     path = site.state / "plans" / f"{ticket.run}.json"
     plan = _read(path)
@@ -101,10 +106,14 @@ def plan_round(
             rounds_left=standing.left,
             limit_epsilon=site.settings.limits.epsilon,
             limit_delta=site.settings.limits.delta,
+            priced=standing.priced,
+            own=tuple(own),
+            of_study=tuple(_of_study(ledger, dataset, ticket.study)),
         )
         plan = RunPlan(standing=standing, planned=workplace.run(job, Planned))
         path.parent.mkdir(parents=True, exist_ok=True)
         write_durably(path, plan.model_dump_json().encode())
+    obey(check_cost(site.settings.policy, plan.planned.cost))
     return plan.planned.event, _spent(plan, standing, study)
 
 
@@ -151,6 +160,11 @@ def _charged(ledger: Ledger, dataset: str, run: str) -> list[GaussianEvent]:
         for row in ledger.rows()
         if row.state == "charged" and row.entry.dataset == dataset and row.entry.run == run
     ]
+
+
+def _of_study(ledger: Ledger, dataset: str, study: str) -> list[GaussianEvent]:
+    entries = (row.entry for row in ledger.rows())
+    return [entry.event for entry in entries if (entry.dataset, entry.study) == (dataset, study)]
 
 
 def _digest(history: Sequence[GaussianEvent], own: Sequence[GaussianEvent]) -> str:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from sites.audit import Audit
 from sites.job import Survey, SurveyJob
+from sites.notes import note_read
 from sites.settings import Site, Source
 from sites.sources import fingerprint
 from sites.workplace import Workplace
@@ -23,7 +25,9 @@ class _Kept(BaseModel):
     survey: Survey
 
 
-def surveyed(ticket: Ticket, study: Study, source: Source, site: Site, workplace: Workplace) -> Survey:
+def surveyed(
+    ticket: Ticket, study: Study, source: Source, site: Site, workplace: Workplace, audit: Audit
+) -> Survey:
     """The study's counts here, from the state folder or from a job.
 
     Raises:
@@ -42,6 +46,7 @@ def surveyed(ticket: Ticket, study: Study, source: Source, site: Site, workplace
     if known is not None and known.of == of:
         return known.survey
     job = SurveyJob(site=site.settings.site, study=study, source=source, base=site.base)
+    note_read(audit, ticket, source)
     survey = workplace.run(job, Survey)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(_Kept(of=of, survey=survey).model_dump_json().encode())

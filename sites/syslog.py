@@ -38,9 +38,9 @@ class Syslog:
 class _Quiet(SysLogHandler):
     """Never waits for a full buffer, never prints a traceback."""
 
-    def createSocket(self) -> None:
+    def createSocket(self) -> None:  # noqa: N802 - the base class's name
         super().createSocket()
-        self.socket.setblocking(False)
+        self.socket.setblocking(False)  # type: ignore[attr-defined]
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -48,7 +48,7 @@ class _Quiet(SysLogHandler):
         except OSError:
             self.handleError(record)
 
-    def handleError(self, record: logging.LogRecord) -> None:
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, ARG002 - the base class's form
         log.debug("one audit line was not forwarded")
 
 

@@ -29,6 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from sites.job import WORK, Beat, work
+from sites.sandbox import enter, installed
+from sites.sandbox.cell import read_cell
 
 HEAVY = (
     "numpy",
@@ -50,6 +52,7 @@ def main() -> int:
     die_with_parent()
     for name in HEAVY:
         importlib.import_module(name)
+    installed()
     gc.collect()
     gc.freeze()  # a child's collector does not touch, and so does not copy, what is already here
     wake_read, wake_write = os.pipe()
@@ -92,8 +95,9 @@ def start(folder: str) -> int:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         die_with_parent()
         if os.getppid() == template:
-            say(job=folder, event="began", pid=os.getpid())
             os.close(0)
+            isolation = enter(Path(folder), read_cell(Path(folder)))
+            say(job=folder, event="began", pid=os.getpid(), isolation=isolation)
             work(Path(folder), _beats(folder))
             code = 0
     finally:
@@ -109,11 +113,14 @@ def _beats(folder: str) -> Any:
 
 
 def reap(children: dict[int, str]) -> None:
-    """Report every child that has ended."""
+    """Report every child that has ended, when nothing of its process group is left."""
     for pid in list(children):
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            say(job=children.pop(pid), event="ended", status=os.waitstatus_to_exitcode(status))
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            continue
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)  # before the pid is free for somebody else
+        _, status = os.waitpid(pid, 0)
+        say(job=children.pop(pid), event="ended", status=os.waitstatus_to_exitcode(status))
 
 
 def read_jobs() -> list[str] | None:

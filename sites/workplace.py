@@ -7,7 +7,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from sites.job import PARAMETERS, UPDATE, Job, Result, Runner, Watch, read_result, write_job
+from sites.caps import guarded
+from sites.job import PARAMETERS, UPDATE, Job, PlanJob, Result, Runner, Watch, read_result, write_job
+from sites.plainfile import read_plain
+from sites.policyterms import Caps
+from sites.sandbox.cell import Cell, write_cell
+from sites.sources import address
 from tasks.contracts import Code
 from tasks.errors import RefusedError
 
@@ -19,9 +24,9 @@ FOLDER = "jobs"  # in the state folder
 class Workplace:
     """Runs the jobs of one ticket, each in a folder of its own. Removed on leaving."""
 
-    def __init__(self, state: Path, name: str, runner: Runner, watch: Watch):
-        self._folder = state / FOLDER / name
-        self._runner, self._watch = runner, watch
+    def __init__(self, state: Path, name: str, runner: Runner, watch: Watch, caps: Caps = Caps()):  # noqa: B008 - frozen
+        self._state, self._folder = state, state / FOLDER / name
+        self._runner, self._watch, self._caps = runner, watch, caps
 
     def __enter__(self) -> Workplace:
         return self
@@ -42,12 +47,15 @@ class Workplace:
         if given is not None:
             (folder / PARAMETERS).write_bytes(given)
         write_job(folder, job)
-        self._runner.run(folder, self._watch)
+        source = () if isinstance(job, PlanJob) else (address(job.source, job.base),)
+        write_cell(folder, Cell(state=self._state, readable=source, caps=self._caps))
+        self._watch(None)  # whoever must not work now, says so before rows are read
+        self._runner.run(folder, guarded(self._watch, self._caps, folder, lambda: self._runner.working))
         result = read_result(folder)
         if not isinstance(result, answer):
             raise RefusedError(Code.TRAINING_FAILED, f"a {job.kind} job answered as if it were another")
         return result
 
-    def update(self) -> bytes:
-        """What the training job has written."""
-        return (self._folder / "train" / UPDATE).read_bytes()
+    def update(self, most_bytes: int) -> bytes:
+        """What the training job has written. Raises RefusedError: it is no plain file of that size at most."""
+        return read_plain(self._folder / "train" / UPDATE, most_bytes)

@@ -7,6 +7,7 @@ the store; aggregate.py reads them again, so that N updates are never in memory.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from infra.hub import Hub
@@ -35,8 +36,18 @@ class Answer(NamedTuple):
         return self.code is None
 
 
-def collect(hub: Hub, plan: RoundPlan, tickets: dict[str, Ticket]) -> dict[str, Answer]:
-    """Follow all sites until each has answered or the deadline is over.
+Again = Callable[[Ticket, Code], Ticket | None]
+"""Ask once more after a refusal; None where the refusal is final. It is dispatch.py's ask_again."""
+
+
+def never(_ticket: Ticket, _code: Code) -> None:
+    """Take every refusal as final."""
+
+
+def collect(
+    hub: Hub, plan: RoundPlan, tickets: dict[str, Ticket], again: Again = never
+) -> dict[str, Answer]:
+    """Follow all sites until each has answered or the deadline is over; `again` asks those whose job failed.
 
     Raises:
         QuorumError: fewer verified updates than the study's quorum; nothing is combined.
@@ -44,7 +55,7 @@ def collect(hub: Hub, plan: RoundPlan, tickets: dict[str, Ticket]) -> dict[str, 
     base = parameters.from_bytes(load_parameters(hub, plan.base_key, plan.base_sha256))
 
     def one(site: str) -> Outcome[Answer]:
-        answer = check_update(hub, follow(hub, tickets[site]), base)
+        answer = check_update(hub, follow(hub, tickets[site], again), base)
         return _outcome(plan, answer)
 
     answers = {a.site: a for a in gather(one, plan.asked, name=lambda site: f"train · {site}")}
@@ -60,7 +71,18 @@ def collect(hub: Hub, plan: RoundPlan, tickets: dict[str, Ticket]) -> dict[str, 
     return answers
 
 
-def follow(hub: Hub, ticket: Ticket) -> Answer:
+def follow(hub: Hub, ticket: Ticket, again: Again = never) -> Answer:
+    """Follow a ticket to its end, and the next attempts that a refusal leads to."""
+    while True:
+        answer = _follow(hub, ticket)
+        refused = answer.receipt is not None and answer.receipt.refusal is not None
+        another = again(ticket, answer.code) if refused and answer.code is not None else None
+        if another is None:
+            return answer
+        ticket = another
+
+
+def _follow(hub: Hub, ticket: Ticket) -> Answer:
     """Show what a site says of a ticket until its receipt is there or the ticket expires."""
     show("Waiting", "the ticket is in the site's mailbox")
     seen: str | None = None

@@ -12,8 +12,9 @@ from tasks import layout
 from tasks.aggregate import Candidate
 from tasks.collect import Answer, site_round
 from tasks.contracts import Code, RoundRecord, RunEnd, SiteRound
-from tasks.errors import ContractError
+from tasks.errors import ContractError, LeaseError
 from tasks.evaluate import Evaluated
+from tasks.lease import fence
 from tasks.plan import RoundPlan
 
 
@@ -21,9 +22,10 @@ from tasks.plan import RoundPlan
 def commit(
     hub: Hub, plan: RoundPlan, candidate: Candidate, answers: dict[str, Answer], evaluated: Evaluated
 ) -> RoundRecord:
-    """Write the round's record once; if the round was committed before, that record is the truth.
+    """Write the round's record once.
 
     Raises:
+        LeaseError: another hub has taken the study, or has committed this round; this one stops.
         ContractError: the record cannot be read back.
     """
     sites = {site: _with_metrics(site_round(a), evaluated, site) for site, a in answers.items()}
@@ -41,11 +43,17 @@ def commit(
         seconds=max(0.0, hub.now() - plan.began_at),
         bytes_up=sum(s.payload_bytes for s in sites.values()),
         committed_at=hub.now(),
+        fence=fence(hub, plan.study.name),
     )
     hub.write_once(layout.commit_key(record.run, record.round), record)
     committed = hub.read(layout.commit_key(record.run, record.round), RoundRecord)
     if committed is None:
         raise ContractError(f"the store lost the commit of round {record.round} right after it was written")
+    if committed != record:
+        raise LeaseError(
+            f"round {record.round} of run {record.run!r} was committed by another hub (lease {committed.fence}, "
+            f"this one had {record.fence}). That record holds; this hub stops."
+        )
     emit(
         "fedrounds.round.committed",
         run=record.run,
@@ -66,10 +74,11 @@ def load_records(hub: Hub, run: str) -> list[RoundRecord]:
 
 
 def sweep(hub: Hub, run: str, number: int, sites: tuple[str, ...]) -> None:
-    """Take a committed round's tickets out of the mailboxes; they are answered or void."""
+    """Take the tickets of all rounds up to `number` out of the mailboxes; they are answered or void."""
     for site in sites:
-        for key in hub.store.list(layout.tickets_of_round(site, run, number)):
-            hub.store.delete(key)
+        for key in hub.store.list(layout.tickets_of_run(site, run)):
+            if layout.round_of_ticket(key) <= number:
+                hub.store.delete(key)
 
 
 def close(hub: Hub, run: str, rounds: int) -> None:

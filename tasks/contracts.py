@@ -52,7 +52,9 @@ class Code(StrEnum):
     PRIVACY_REFUSED = "privacy_refused"  # the study's privacy mode is not allowed here
     NOT_FINITE = "not_finite"  # training gave NaN or infinity; nothing was sent
     TRAINING_FAILED = "training_failed"  # anything else; the reason is in the site's own log
-    PAUSED_BY_SITE = "paused_by_site"
+    PAUSED_BY_SITE = "paused_by_site"  # the site's kill switch is thrown
+    OUTSIDE_HOURS = "outside_hours"  # the site's policy answers at other hours
+    POLICY_REFUSED = "policy_refused"  # another rule of the site's policy
     # found by the hub
     PAUSED_BY_HUB = "paused_by_hub"  # the operator paused the site's work pool
     NO_ANSWER = "no_answer"  # nothing verified arrived before the deadline
@@ -60,6 +62,16 @@ class Code(StrEnum):
     BAD_SIGNATURE = "bad_signature"  # the answer is not signed by the site's pinned key
     BAD_UPDATE = "bad_update"  # wrong digest, names, shapes or sizes
     UPDATE_NOT_FINITE = "update_not_finite"
+
+
+Isolation = Literal[
+    "no_credentials",  # the environment holds none
+    "no_new_privileges",
+    "no_network",  # no socket
+    "no_processes",  # neither begins one nor looks into another
+    "no_files",  # none but the source, the job's own folder and the installed code
+]
+"""What the kernel has taken from the job that made an answer."""
 
 
 class Metrics(Message):
@@ -89,6 +101,7 @@ class Presence(Message):
     at: float  # seconds since 1970, the site's clock
     version: str = Field(max_length=40)
     busy: bool = False
+    paused: bool = False  # the site's kill switch is thrown
 
 
 class RunManifest(Message):
@@ -186,6 +199,7 @@ class Receipt(Message):
     scores: Scores | None = None
     refusal: Code | None = None
     first_line_at: float | None = None  # the site's clock when the training child began
+    isolation: tuple[Isolation, ...] = Field(default=(), max_length=16)  # said by the site, not proven
     delivered_at: float
 
 
@@ -218,6 +232,7 @@ class RoundRecord(Message):
     seconds: float = Field(ge=0)
     bytes_up: int = Field(ge=0)
     committed_at: float
+    fence: int = Field(default=0, ge=0)  # number of the lease under which the hub wrote it; never goes back
 
 
 class RunEnd(Message):

@@ -12,7 +12,7 @@ from infra.hub import Hub
 from infra.orchestrator import step
 from tasks import metrics
 from tasks.aggregate import Candidate
-from tasks.collect import Answer, follow
+from tasks.collect import Again, Answer, follow, never
 from tasks.contracts import Metrics, Scores, Ticket
 
 
@@ -24,9 +24,11 @@ class Evaluated(NamedTuple):
 
 
 @step(name="evaluate")
-def evaluate(hub: Hub, candidate: Candidate, tickets: dict[str, Ticket]) -> Evaluated:
+def evaluate(
+    hub: Hub, candidate: Candidate, tickets: dict[str, Ticket], again: Again = never
+) -> Evaluated:
     """Wait for the scores of one candidate; sites that stay silent are left out."""
-    answers: list[Answer] = [follow(hub, tickets[site]) for site in candidate.cohort]
+    answers: list[Answer] = [follow(hub, tickets[site], again) for site in candidate.cohort]
     scores = {a.site: a.receipt.scores for a in answers if a.ok and a.receipt and a.receipt.scores}
     return Evaluated(_pool(list(scores.values())), {site: s.metrics for site, s in scores.items()})
 

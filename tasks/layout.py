@@ -39,6 +39,14 @@ def ticket_name(ticket: Ticket | Receipt) -> str:
     return f"{ticket.run}/{ticket.round:05d}-{ticket.attempt:02d}-{ticket.operation}"
 
 
+def tickets_of_run(site: str, run: str) -> str:
+    return f"{inbox(site)}{run}/"
+
+
+def round_of_ticket(key: str) -> int:
+    return int(key.rpartition("/")[2].partition("-")[0])
+
+
 def tickets_of_round(site: str, run: str, round_: int) -> str:
     """Prefix of all attempts and operations of a round."""
     return f"{inbox(site)}{run}/{round_:05d}-"

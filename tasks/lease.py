@@ -2,12 +2,15 @@
 
 A lease is a numbered object that is created once; the highest number counts
 until it expires. Renewing creates the next number. Two hubs that reach for the
-same number meet at the store's put-if-absent, and exactly one has it.
+same number meet at the store's put-if-absent, and exactly one has it. The
+number goes into every commit: it tells which hub wrote it (commit.py).
 """
 
 from __future__ import annotations
 
+import logging
 import secrets
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,31 +19,38 @@ from tasks import layout
 from tasks.contracts import Lease
 from tasks.errors import LeaseError
 
+log = logging.getLogger(__name__)
+
 LIFETIME_S = 60.0  # a hub that died blocks its study no longer than this
+LOOK_S = 1.0  # between two looks at the lease of a hub that may be dead
 HOLDER = secrets.token_hex(16)  # this process
 _held: dict[tuple[str, str], Lease] = {}  # by store and study
+_renewing = threading.Lock()  # sites are followed by threads, and one of them renews
 
 
 @contextmanager
 def lease(hub: Hub, study: str) -> Iterator[Lease]:
     """Hold a study while the block runs; `keep` inside it renews.
 
+    A lease that is not renewed is a dead hub's: it is waited for, at most LIFETIME_S.
+
     Raises:
-        LeaseError: another hub holds the study.
+        LeaseError: another hub holds the study and is alive.
     """
+    place = hub.store_url, study
+    if place in _held:
+        raise _going_on(_held[place])
     last = _last(hub, study)
-    if last is not None and last.expires_at > hub.now():
-        raise LeaseError(
-            f"another run of study {study!r} is going on (lease {last.number}, for another "
-            f"{last.expires_at - hub.now():.0f} s at least). Wait for it, or look with `fedrounds run list`."
-        )
-    held = _take(hub, study, 1 if last is None else last.number + 1)
-    _held[hub.store_url, study] = held
+    if last is not None:
+        last = _outlast(hub, last)
+    _held[place] = _take(hub, study, 1 if last is None else last.number + 1)
     try:
-        yield held
+        yield _held[place]
     finally:
-        held = _held.pop((hub.store_url, study))
-        hub.write_once(_key(held.study, held.number + 1), _next(hub, held, lifetime=0))
+        held = _held.pop(place)
+        newest = _last(hub, study)
+        if newest is not None and newest.number == held.number:  # else it is a successor's study now
+            hub.write_once(_key(study, held.number + 1), _next(hub, held, lifetime=0))
 
 
 def keep(hub: Hub, study: str) -> None:
@@ -49,19 +59,71 @@ def keep(hub: Hub, study: str) -> None:
     Raises:
         LeaseError: the lease expired and another hub has it now; this one must stop.
     """
+    with _renewing:
+        held = _held.get((hub.store_url, study))
+        if held is None or hub.now() < held.expires_at - LIFETIME_S / 2:
+            return
+        _held[hub.store_url, study] = _take(hub, study, held.number + 1)
+        if held.number > 1:
+            hub.store.delete(_key(study, held.number - 1))
+
+
+def fence(hub: Hub, study: str) -> int:
+    """The number of the lease that this process holds now, looked up in the store; 0 without one.
+
+    Raises:
+        LeaseError: another hub has taken the study.
+    """
+    keep(hub, study)
     held = _held.get((hub.store_url, study))
-    if held is None or hub.now() < held.expires_at - LIFETIME_S / 2:
-        return
-    _held[hub.store_url, study] = _take(hub, study, held.number + 1)
-    if held.number > 1:
-        hub.store.delete(_key(study, held.number - 1))
+    if held is None:
+        return 0
+    newest = _last(hub, study)
+    if newest is not None and newest.number > held.number:
+        raise _taken(study, newest.number)
+    return held.number
+
+
+def _outlast(hub: Hub, last: Lease) -> Lease:
+    """Wait until a lease is over; returns the one that counts then. Its holder may have gone in peace meanwhile."""
+    until = min(last.expires_at, hub.now() + LIFETIME_S)
+    if hub.now() < until:
+        log.warning(
+            "study %r is held by another hub (lease %d). If that one is dead, this run begins in %.0f s.",
+            last.study,
+            last.number,
+            until - hub.now(),
+        )
+    while hub.now() < until:
+        hub.wait(min(LOOK_S, max(0.0, until - hub.now())))
+        newest = _last(hub, last.study)
+        if newest is not None and newest.number != last.number:
+            if newest.expires_at > hub.now():
+                raise _going_on(newest)
+            return newest
+    return last
 
 
 def _take(hub: Hub, study: str, number: int) -> Lease:
     mine = Lease(study=study, number=number, holder=HOLDER, expires_at=hub.now() + LIFETIME_S)
     if not hub.write_once(_key(study, number), mine):
-        raise LeaseError(f"another hub took study {study!r} (lease {number}); this one stops")
+        raise _taken(study, number)
+    newest = _last(hub, study)
+    if newest is not None and newest.number > number:  # the number was free because a successor tidied up
+        hub.store.delete(_key(study, number))
+        raise _taken(study, newest.number)
     return mine
+
+
+def _taken(study: str, number: int) -> LeaseError:
+    return LeaseError(f"another hub took study {study!r} (lease {number}); this one stops")
+
+
+def _going_on(held: Lease) -> LeaseError:
+    return LeaseError(
+        f"another run of study {held.study!r} is going on (lease {held.number}). "
+        f"Wait for it, or look with `fedrounds run list`."
+    )
 
 
 def _last(hub: Hub, study: str) -> Lease | None:

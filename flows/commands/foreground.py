@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -24,10 +25,27 @@ def run_training(hub: Hub, study: Study, run: str, live: bool) -> None:
     from flows.training import training
 
     try:
-        with view(hub, run, live):
+        with polite_end(), view(hub, run, live):
             training(hub=hub, study=study, run=run)
     finally:
         drain()
+
+
+@contextmanager
+def polite_end() -> Iterator[None]:
+    """While the block runs, SIGTERM ends it as Ctrl-C does: the study's lease is given back on the way out."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def finish(hub: Hub, run: str, as_json: bool) -> int:

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_dir(parser)
-    parser.add_argument("--store", metavar="URL", help="object store (default: the folder's own directory, store)")
+    parser.add_argument(
+        "--store", metavar="URL", help="object store (default: the folder's own directory, store)"
+    )
     add_json(parser)
 
 
@@ -48,7 +50,9 @@ def run(args: argparse.Namespace) -> int:
     print(f"  MLflow   {hub.mlflow_url}   experiments and models")
     print(f"  store    {hub.store_url}   what sites name in site.yaml")
     where = "" if args.dir == DEFAULT_DIR else f" --dir {args.dir}"
-    print(f"next:\n  fedrounds study run study.yaml{where}\n  fedrounds status{where}\n  fedrounds down{where}")
+    print(
+        f"next:\n  fedrounds study run study.yaml{where}\n  fedrounds status{where}\n  fedrounds down{where}"
+    )
     return 0
 
 

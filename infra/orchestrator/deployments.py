@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from infra.serverfiles import QUIET
@@ -42,7 +43,11 @@ def deploy(
     from prefect.utilities.callables import parameter_schema
 
     flow = _load(entrypoint)
-    schedules = [DeploymentScheduleCreate(schedule=CronSchedule(cron=cron, timezone=timezone or "UTC"))] if cron else []
+    schedules = (
+        [DeploymentScheduleCreate(schedule=CronSchedule(cron=cron, timezone=timezone or "UTC"))]
+        if cron
+        else []
+    )
     with get_client(sync_client=True) as client:
         _ensure_pool(client)
         client.create_deployment(
@@ -79,9 +84,7 @@ def _ensure_pool(client: SyncPrefectClient) -> None:
 
     template = ProcessWorker.get_default_base_job_template()
     description = "Runs the hub's scheduled studies: prefect worker start --pool hub"
-    try:
+    with suppress(ObjectAlreadyExists):
         client.create_work_pool(
             WorkPoolCreate(name=POOL, type="process", description=description, base_job_template=template)
         )
-    except ObjectAlreadyExists:
-        pass

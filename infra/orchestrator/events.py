@@ -10,7 +10,9 @@ from infra.orchestrator.context import inside
 log = logging.getLogger(__name__)
 
 
-def emit(event: str, *, site: str | None = None, run: str | None = None, payload: dict[str, Any] | None = None) -> None:
+def emit(
+    event: str, *, site: str | None = None, run: str | None = None, payload: dict[str, Any] | None = None
+) -> None:
     """Say that something happened to a site or a run. Prefect adds the flow run, in the background.
 
     Args:

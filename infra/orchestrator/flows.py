@@ -59,13 +59,11 @@ def use(hub: Hub) -> None:
             f"the hub's Prefect server does not answer at {hub.prefect_url}; "
             f"start it: fedrounds up --dir {hub.directory}"
         )
-    wanted = environment(hub)
-    if not wanted.items() <= os.environ.items():
-        os.environ.update(wanted)
-        if "prefect.context" in sys.modules:
-            from prefect.context import refresh_global_settings_context
+    os.environ.update(environment(hub))
+    if "prefect.context" in sys.modules:
+        from prefect.context import refresh_global_settings_context
 
-            refresh_global_settings_context()
+        refresh_global_settings_context()
     for logger in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(logger).propagate = False  # to Prefect's pages; a terminal gets our own words
 

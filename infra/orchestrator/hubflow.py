@@ -31,9 +31,15 @@ R = TypeVar("R")
 class HubFlow(Flow[P, R]):
     """A flow that is a plain function where `wanted` says so of its arguments, or while Prefect is away."""
 
-    def __init__(self, function: Callable[P, R], wanted: Callable[P, bool], **options: Any):
-        kept = {"persist_result": False, "result_serializer": "json"}  # errors are kept all the same: not as pickle
-        super().__init__(_watched(function), log_prints=False, **kept, **options)
+    def __init__(self, function: Callable[P, R], wanted: Callable[P, bool], name: str, flow_run_name: str):
+        super().__init__(
+            _watched(function),
+            name=name,
+            flow_run_name=flow_run_name,
+            log_prints=False,
+            persist_result=False,
+            result_serializer="json",  # Prefect keeps errors all the same: not as pickle
+        )
         self._function = function
         self._wanted = wanted
 
@@ -92,5 +98,7 @@ def _watched(function: Callable[P, R]) -> Callable[P, R]:
 
 def _lose_events_quickly() -> None:
     """With its default of ten attempts Prefect holds a process at its end for 7 s an event when the server is gone."""
-    EventsWorker.set_client_override(PrefectEventsClient, reconnection_attempts=2)
+    EventsWorker.set_client_override(
+        PrefectEventsClient, api_url=PREFECT_API_URL.value(), reconnection_attempts=2
+    )
     logging.getLogger("prefect.events").setLevel(logging.ERROR)  # it would warn of each event

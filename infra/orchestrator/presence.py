@@ -11,6 +11,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 from threading import Event, Thread
 from typing import TYPE_CHECKING
@@ -126,16 +127,18 @@ class _Mirror:
 
         if PREFIX + site in self._pools:
             return
-        pool = WorkPoolCreate(name=PREFIX + site, type=POOL_TYPE, description=DESCRIPTION, base_job_template={})
-        try:
+        pool = WorkPoolCreate(
+            name=PREFIX + site, type=POOL_TYPE, description=DESCRIPTION, base_job_template={}
+        )
+        with suppress(ObjectAlreadyExists):
             self._client.create_work_pool(pool)
-        except ObjectAlreadyExists:
-            pass
         self._pools.setdefault(PREFIX + site, False)
 
     def _tell(self, site: str) -> None:
         self.create(site)
-        self._client.send_worker_heartbeat(PREFIX + site, f"agent@{site}", heartbeat_interval_seconds=HEARTBEAT_S)
+        self._client.send_worker_heartbeat(
+            PREFIX + site, f"agent@{site}", heartbeat_interval_seconds=HEARTBEAT_S
+        )
 
     def _read_pools(self) -> None:
         from prefect.client.schemas.filters import WorkPoolFilter, WorkPoolFilterType

@@ -20,6 +20,7 @@ from infra.orchestrator.context import inside
 
 if TYPE_CHECKING:
     from prefect import Task
+    from prefect.client.schemas.objects import State
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -122,7 +123,7 @@ def show(state: str, message: str = "") -> None:
     run, before = context.task_run, context.task_run.state
     if (before.name, before.message or "") == (state, message):
         return
-    now = Running(name=state, message=message)
+    now: State[Any] = Running(name=state, message=message)
     now.state_details.task_run_id, now.state_details.flow_run_id = run.id, run.flow_run_id
     run.total_run_time += now.timestamp - before.timestamp
     run.state, run.state_id, run.state_type, run.state_name = now, now.id, now.type, now.name
@@ -163,7 +164,7 @@ class _Watch(threading.Thread, Generic[R]):
         return (Completed if outcome.ok else Failed)(name=outcome.state, message=outcome.message)
 
 
-def _task(name: str, run_name: str, retries: int = 0, retry_delay_s: float = 1.0) -> Task[[Callable[[], Any]], Any]:
+def _task(name: str, run_name: str, retries: int = 0, retry_delay_s: float = 1.0) -> Callable[..., Any]:
     """A Prefect task that calls what it is given."""
     return _task_of(name, retries, retry_delay_s).with_options(task_run_name=run_name)
 

@@ -140,7 +140,9 @@ class DirectoryStore:
                 self._check_root()
                 grown |= _make(path.parent, self._root)
         else:
-            raise StoreError("the store's folders vanish as fast as they are made; stop what deletes in it")
+            raise StoreError(
+                "the store's folders vanish as fast as they are made; stop what deletes in it", passing=True
+            )
         for folder in sorted(grown, key=lambda f: len(f.parts), reverse=True):
             _sync(folder)
 
@@ -154,7 +156,7 @@ class DirectoryStore:
 
     def _check_root(self) -> None:
         if not self._drafts.is_dir():
-            raise StoreError(GONE)
+            raise StoreError(GONE, passing=True)
 
     def _sweep(self) -> None:
         oldest = time.time() - DRAFT_AGE_S

@@ -25,6 +25,7 @@ _CURES = {
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
     errno.EIO: "the disk fails: move the store to another one",
 }
+_LASTING = {errno.ENAMETOOLONG, errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP}  # no waiting mends these
 _CURES[errno.EOPNOTSUPP] = _CURES[errno.EPERM]
 
 
@@ -39,7 +40,10 @@ def telling(key: str) -> Iterator[None]:
             "a directory store holds no object a beside an object a/b: choose another key"
         ) from exc
     except FileNotFoundError as exc:
-        raise StoreError(GONE) from exc
+        raise StoreError(GONE, passing=True) from exc
     except OSError as exc:
         cure = _CURES.get(exc.errno or 0, "check the disk that holds the store")
-        raise StoreError(f"the directory store cannot serve {key!r}: {exc.strerror}; {cure}") from exc
+        raise StoreError(
+            f"the directory store cannot serve {key!r}: {exc.strerror}; {cure}",
+            passing=exc.errno not in _LASTING,
+        ) from exc

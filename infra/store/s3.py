@@ -88,7 +88,7 @@ class S3Store:
                 if created is not None:
                     return created
                 time.sleep(pause)
-        raise StoreError(f"{self._place}: other writes of {key!r} are in the way; try again")
+        raise StoreError(f"{self._place}: other writes of {key!r} are in the way; try again", passing=True)
 
     def get(self, key: str) -> bytes | None:
         found = self._read(key)
@@ -154,7 +154,9 @@ class S3Store:
                     raise
                 with suppress(*_BROKEN_OFF):
                     return Versioned(answer["Body"].read(), answer["ETag"])  # checks length and checksum
-        raise StoreError(f"{self._place}: {key!r} breaks off whenever it is read; check the network")
+        raise StoreError(
+            f"{self._place}: {key!r} breaks off whenever it is read; check the network", passing=True
+        )
 
     def _is_absent(self, name: str, exc: ClientError) -> bool:
         if code_of(exc) == "AccessDenied":

@@ -32,6 +32,7 @@ _REFUSALS = {
     "SlowDown": "the server is overloaded: try again later",
     "RequestTimeout": "the way to the server is too slow: try again later",
 }
+_PASSING = {"SlowDown", "RequestTimeout", "QuotaExceeded"}
 _WAYS: dict[type[Exception], str] = {  # the first that fits
     boto.ProxyConnectionError: "cannot reach the proxy: check its address",
     boto.SSLError: "its certificate is not trusted: give its authority's PEM file, check host name and clock",
@@ -62,7 +63,8 @@ def telling(place: str, what: str) -> Iterator[None]:
         code, status = code_of(exc), status_of(exc)
         usual = "the server has a fault: try again later" if status >= 500 else "check the server's log"
         cure = _REFUSALS.get(code, usual)
-        raise StoreError(f"{place} refuses to {what}: {code or status}; {cure}") from exc
+        passing = status >= 500 or code in _PASSING
+        raise StoreError(f"{place} refuses to {what}: {code or status}; {cure}", passing=passing) from exc
     except (boto.BotoCoreError, ValueError) as exc:  # ValueError: an endpoint that is no URL
         cure = next((text for kind, text in _WAYS.items() if isinstance(exc, kind)), "check the store's URL")
-        raise StoreError(f"{place}: cannot {what}: {cure}") from exc
+        raise StoreError(f"{place}: cannot {what}: {cure}", passing=cure == _NO_WAY) from exc

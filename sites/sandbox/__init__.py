@@ -13,6 +13,7 @@ import os
 import resource
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 from sites.policyterms import Caps
@@ -31,7 +32,7 @@ SYSTEM = (
     "/dev/urandom", "/dev/random", "/dev/zero",
 )  # fmt: skip
 DEVICES = (Path("/dev/null"),)
-KEPT = ("PATH", "HOME", "TZ", "LANG", "LANGUAGE", "TERM", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LD_PRELOAD", "TZDIR")
+KEPT = ("PATH", "HOME", "TZ", "LANG", "LANGUAGE", "TERM", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "TZDIR")
 KEPT_PREFIXES = ("LC_", "PYTHON", "OMP_", "MKL_", "OPENBLAS_", "CUDA_", "NVIDIA_", "TORCH_", "GLIBC_TUNABLES")
 
 
@@ -51,8 +52,7 @@ def enter(folder: Path, cell: Cell) -> tuple[Isolation, ...]:
     libc = ctypes.CDLL(None)
     if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0:
         achieved.append("no_new_privileges")
-    read = [*readable(cell), folder.resolve()]
-    if landlock.confine(read, [folder.resolve()], DEVICES):
+    if landlock.confine(readable(cell), [folder.resolve()], listed(cell), DEVICES):
         achieved.append("no_files")
     if seccomp.confine():
         achieved += ["no_network", "no_processes"]
@@ -63,22 +63,32 @@ def enter(folder: Path, cell: Cell) -> tuple[Isolation, ...]:
 
 def readable(cell: Cell) -> list[Path]:
     """The interpreter, its libraries, the recipes and the source; never the state folder."""
-    interpreter = {sys.prefix, sys.base_prefix, sys.exec_prefix, *(entry for entry in sys.path if entry)}
-    roots = {Path(name).resolve() for name in (*SYSTEM, *interpreter)}
-    own = Path(__file__).resolve().parents[2]  # a checkout: only its packages, not what else lies there
-    if own in roots and own.name != "site-packages":
-        roots.remove(own)
-        roots |= {own / name for name in ("sites", "tasks", "infra", "flows", "simulation", "tests")}
     closed = cell.state.resolve()
-    parts = [part for root in roots for part in landlock.carve(root, closed)]
+    parts = [part for root in installed() for part in landlock.carve(root, closed)]
     return [*parts, *(path.resolve() for path in cell.readable)]
+
+
+def listed(cell: Cell) -> list[Path]:
+    """Folders of installed code that hold the state folder too: Python must see names to import from them."""
+    closed = cell.state.resolve()
+    return [root for root in installed() if root in closed.parents]
+
+
+@cache
+def installed() -> tuple[Path, ...]:
+    """Real paths of everything that code is imported from; asked for once in the template, before its forks."""
+    interpreter = (sys.prefix, sys.base_prefix, sys.exec_prefix, *(entry for entry in sys.path if entry))
+    roots = {Path(name).resolve() for name in (*SYSTEM, *interpreter) if Path(name).exists()}
+    return tuple(sorted(root for root in roots if not roots & set(root.parents)))
 
 
 def limit(caps: Caps) -> None:
     """Limits that the kernel keeps. Memory is counted from here: what the libraries took is not the job's."""
     _set(resource.RLIMIT_CORE, 0, 0)
     _set(resource.RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES)
-    if caps.cpu_seconds is not None:  # at the first a signal that ends it, a second later one that it cannot catch
+    if (
+        caps.cpu_seconds is not None
+    ):  # at the first a signal that ends it, a second later one that it cannot catch
         _set(resource.RLIMIT_CPU, caps.cpu_seconds, caps.cpu_seconds + 1)
     if caps.disk_mb is not None:
         _set(resource.RLIMIT_FSIZE, caps.disk_mb * MB, caps.disk_mb * MB)

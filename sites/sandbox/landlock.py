@@ -25,7 +25,9 @@ ALL_BY_ABI = ((1 << 13) - 1, (1 << 14) - 1, (1 << 15) - 1, (1 << 15) - 1, (1 << 
 SCOPES = 0b11  # abstract sockets and signals stay inside; since ABI 6
 
 READ = READ_FILE | READ_DIR
-WORK = READ | WRITE_FILE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | TRUNCATE  # no links, pipes, sockets
+WORK = (
+    READ | WRITE_FILE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | TRUNCATE
+)  # no links, pipes, sockets
 
 
 class _Ruleset(ctypes.Structure):
@@ -43,12 +45,15 @@ def abi() -> int:
     return max(0, int(found))
 
 
-def confine(read: Iterable[Path], write: Iterable[Path], devices: Iterable[Path] = ()) -> bool:
+def confine(
+    read: Iterable[Path], write: Iterable[Path], listed: Iterable[Path] = (), devices: Iterable[Path] = ()
+) -> bool:
     """Give up every file but these, for ever. The caller has set no_new_privs.
 
     Args:
         read: files and folders that may be read, with everything below.
         write: folders that may be read and changed; no link, pipe or socket can be made in them.
+        listed: folders whose names may be seen, with everything below, and not read.
         devices: files that may be read and written.
 
     Returns:
@@ -65,6 +70,7 @@ def confine(read: Iterable[Path], write: Iterable[Path], devices: Iterable[Path]
     if ruleset < 0:
         return False
     rights = [(p, READ) for p in read] + [(p, WORK) for p in write]
+    rights += [(p, READ_DIR) for p in listed]
     rights += [(p, READ_FILE | WRITE_FILE) for p in devices]
     try:
         for path, allowed in rights:

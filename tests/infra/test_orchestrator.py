@@ -57,7 +57,9 @@ def test_nothing_of_this_imports_prefect(tmp_path):
         "print(paused('s'), 'prefect' in sys.modules)"
     )
 
-    said = subprocess.run([sys.executable, "-c", program, str(ROOT), str(tmp_path)], capture_output=True, text=True)
+    said = subprocess.run(
+        [sys.executable, "-c", program, str(ROOT), str(tmp_path)], capture_output=True, text=True
+    )
 
     assert said.stdout.split() == ["False", "False"], said.stderr
 

@@ -51,7 +51,9 @@ def test_another_process_finds_and_ends_it(folder):
         "print(processes.find(Path(sys.argv[1]), 'nap').pid, processes.stop(Path(sys.argv[1]), 'nap'))"
     )
 
-    said = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        [sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=True
+    )
 
     assert said.stdout.split() == [str(started.pid), "True"]
     _wait_for(lambda: not processes.alive(folder, "nap"))
@@ -157,9 +159,12 @@ def test_all_of_a_folder_end_at_once(folder):
 
 def test_two_commands_exclude_each_other(folder):
     """`up` and `down` at the same moment would leave half of each."""
-    with processes.exclusive(folder), pytest.raises(ServiceError, match="another command"):
-        with processes.exclusive(folder):
-            pass
+    with (
+        processes.exclusive(folder),
+        pytest.raises(ServiceError, match="another command"),
+        processes.exclusive(folder),
+    ):
+        pass
 
 
 def test_a_damaged_pid_file_says_so(folder):
@@ -178,3 +183,4 @@ def test_ps_and_proc_agree():
     from_proc = {entry.pid for entry in sessions._from_proc()}
 
     assert os.getpid() in from_ps & from_proc
+    assert [entry.pid for entry in sessions._from_ps(os.getpid())] == [os.getpid()]

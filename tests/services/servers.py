@@ -1,13 +1,15 @@
 """A hub's real servers for tests: started once a session, ended with all their children.
 
-Import the fixtures that a test module needs: `from tests.services.servers import prefect_server  # noqa: F401`.
+conftest.py hands the fixtures to every test of this folder; imported into two modules they would start two hubs.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,21 @@ from infra.hub import Hub
 
 def a_hub(folder: Path) -> Hub:
     return Hub(directory=folder, store_url=(folder / "store").as_uri())
+
+
+@contextmanager
+def used(hub: Hub) -> Iterator[Hub]:
+    """This process's flows run against the hub while the block runs; its environment is as before afterwards."""
+    from infra.orchestrator import drain, use
+
+    before = dict(os.environ)
+    try:
+        use(hub)
+        yield hub
+        drain()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @pytest.fixture(scope="session")
@@ -32,16 +49,17 @@ def running_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 @pytest.fixture(scope="session")
 def prefect_server(running_hub: Hub) -> Iterator[Hub]:
     """A hub with a Prefect server that this process's flows run against."""
-    from infra.orchestrator import drain, use
+    with used(running_hub) as hub:
+        yield hub
 
-    before = dict(os.environ)
-    try:
-        use(running_hub)
-        yield running_hub
-        drain()
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+
+@pytest.fixture(scope="session")
+def client(prefect_server: Hub) -> Iterator[Any]:
+    """A client of that Prefect server, to read back what a run has shown."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

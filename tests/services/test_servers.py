@@ -18,11 +18,11 @@ import pytest
 from infra import processes, servers
 from infra.errors import ServiceError
 from infra.hub import Hub
-from infra.orchestrator import Outcome, drain, gather, quiet_subflows, run_flow, subflow
+from infra.orchestrator import Outcome, gather, quiet_subflows, run_flow, subflow
 from infra.signing import unseal
 from tasks import layout
 from tasks.contracts import Card, Presence
-from tests.services.servers import a_hub
+from tests.services.servers import a_hub, used
 
 pytestmark = pytest.mark.services
 
@@ -108,13 +108,18 @@ def test_status_shows_when_a_site_was_last_heard_of(folder):
     hub, key = Hub.load(folder), SigningKey.create("cleveland")
     card = Card(name="cleveland", role="site", public_key=key.public_hex, version="1.2")
     hub.store.put(layout.card_key("cleveland"), key.seal(card))
-    hub.store.put(layout.presence_key("cleveland"), key.seal(Presence(site="cleveland", at=1e9, version="1.2")))
+    hub.store.put(
+        layout.presence_key("cleveland"), key.seal(Presence(site="cleveland", at=1e9, version="1.2"))
+    )
     forged = Card(name="va", role="site", public_key=SigningKey.create("va").public_hex, version="1.2")
     hub.store.put(layout.card_key("va"), key.seal(forged))
 
     sites = facts("status", "--dir", folder)["sites"]
 
-    assert [(s["site"], s["known"], s["last_contact"]) for s in sites] == [("cleveland", True, 1e9), ("va", False, None)]
+    assert [(s["site"], s["known"], s["last_contact"]) for s in sites] == [
+        ("cleveland", True, 1e9),
+        ("va", False, None),
+    ]
     assert "card not accepted" in fedrounds("status", "--dir", folder).stdout
 
 
@@ -153,19 +158,13 @@ def a_training(hub: Hub) -> list[list[int]]:
         return [a_round(hub, number) for number in (1, 2, 3)]
 
 
-def test_a_run_goes_on_without_prefect_and_up_revives_it(folder, monkeypatch):
+def test_a_run_goes_on_without_prefect_and_up_revives_it(folder):
     """Prefect shows, it does not decide: the run ends with its result, and the server comes back under its address."""
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-    from infra.orchestrator import use
-
-    for name in list(os.environ):
-        monkeypatch.setenv(name, os.environ[name])  # put back what `use` changes
     hub = Hub.load(folder)
-    use(hub)
-    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):  # its patience is not what is tested
+    with used(hub), temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):  # its patience is not what is tested
         assert a_training(hub) == [[1, 2], [2, 4], [3, 6]]
-    drain()
 
     assert fedrounds("status", "--dir", folder).returncode == 1
     assert facts("up", "--dir", folder)["prefect"] == hub.prefect_url
@@ -203,7 +202,9 @@ def test_a_server_that_cannot_start_is_quoted_and_the_other_ended(tmp_path):
     """The end of its log says why; nothing half-started stays."""
     (tmp_path / "prefect" / "prefect.db").mkdir(parents=True)  # no database can be there
 
-    with pytest.raises(ServiceError, match=r"Prefect ended after .* Its log .*prefect.log ends:\n.*database"):
+    with pytest.raises(
+        ServiceError, match=r"(?s)Prefect ended after .* Its log .*prefect.log ends:\n.*database"
+    ):
         servers.start(a_hub(tmp_path))
 
     assert processes_of(tmp_path) == []

@@ -22,16 +22,18 @@ def _processes_of(folder: Path) -> list[psutil.Process]:
     ]
 
 
-@pytest.fixture
-def deployed(tmp_path):
+@pytest.fixture(params=["directory", pytest.param("s3", marks=pytest.mark.s3)])
+def deployed(request, tmp_path):
     """A hub without servers and three agents with seeded noise; nothing of it is left at the end."""
-    hub = Hub(directory=tmp_path / "hub", store_url=(tmp_path / "files" / "store").as_uri())
+    folder = (tmp_path / "files" / "store").as_uri()
+    url = request.getfixturevalue("s3_url") if request.param == "s3" else folder
+    hub = Hub(directory=tmp_path / "hub", store_url=url)
     publish_card(hub)
     try:
         for site in SITES:
-            start_agent(
-                hub, site, write_site(tmp_path / "files", site, extra="testing: {seeded_noise: true}\n")
-            )
+            file = write_site(tmp_path / "files", site, extra="testing: {seeded_noise: true}\n")
+            file.write_text(file.read_text().replace(folder, url))
+            start_agent(hub, site, file)
         wait_for_agents(hub, list(SITES))
         yield hub
     finally:

@@ -8,6 +8,7 @@ import pytest
 
 from infra.signing import SigningKey
 from infra.store import open_store
+from sites.audit import Audit
 from sites.deliver import HEADER_SLACK, Delivery, check_size
 from tasks.contracts import Code, Operation, Receipt, Update
 from tasks.errors import ContractError, RefusedError
@@ -37,8 +38,9 @@ def store(tmp_path):
 
 
 @pytest.fixture
-def delivery(store):
-    return Delivery(store, SigningKey.create("north"))
+def delivery(store, tmp_path):
+    key = SigningKey.create("north")
+    return Delivery(store, key, Audit(tmp_path, key))
 
 
 def test_the_update_is_there_before_its_receipt(store, delivery):

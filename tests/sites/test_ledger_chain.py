@@ -65,7 +65,7 @@ def test_a_changed_ledger_is_refused_and_the_entry_is_named(tmp_path, statement,
     """An edited, moved or deleted entry would give back privacy that was paid."""
     tamper(a_ledger(tmp_path), statement)
     for read_only in (False, True):
-        with pytest.raises(BrokenChainError, match="[Rr]estore") as refused:
+        with pytest.raises(BrokenChainError, match="Restore") as refused:
             Ledger(tmp_path, read_only=read_only)
         assert refused.value.entry == entry
 
@@ -79,7 +79,7 @@ def test_a_replaced_ledger_is_refused(tmp_path):
         Ledger(tmp_path / "a")
 
     (tmp_path / "a" / FILE).unlink()
-    with pytest.raises(BrokenChainError, match="is gone; ledger.head says it had 6 entries"):
+    with pytest.raises(BrokenChainError, match=r"is gone; ledger\.head says it had 6 entries"):
         Ledger(tmp_path / "a")
     (tmp_path / "a" / FILE).touch()
     with pytest.raises(BrokenChainError, match="is gone"):
@@ -175,7 +175,7 @@ def test_a_full_disk_is_said_and_never_forgets(tmp_path):
     ledger = Ledger(a_ledger(tmp_path))
     pages = ledger._file.db.execute("PRAGMA page_count").fetchone()[0]
     ledger._file.db.execute(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(FileError, match="cannot be written.*full.*Make room"):
+    with pytest.raises(FileError, match=r"cannot be written.*full.*Make room"):
         for round_ in range(4, 400):
             ledger.reserve(an_entry(round_))
     reserved = len(ledger.rows())
@@ -247,3 +247,34 @@ def test_whatever_was_appended_verifies(tmp_path_factory, entries):
         ledger.close()
         ledgerfile._checked.clear()
     assert len(Ledger(folder, read_only=True).rows()) == len(entries)
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory):
+    return a_ledger(tmp_path_factory.mktemp("book"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_no_cell_of_the_ledger_can_be_changed(book, data):
+    """Any column of any entry, to anything else that the table takes."""
+    good = (book / FILE).read_bytes()
+    column = data.draw(
+        st.sampled_from(["dataset", "study", "run", "round", "attempt", "event", "at", "hash"])
+    )
+    number = data.draw(st.integers(1, 6))
+    if column in ("round", "attempt"):
+        change = f"{column} = {column} + {data.draw(st.integers(4, 2**40))}"
+    elif column == "at":
+        change = f"at = at + {data.draw(st.floats(0.001, 1e9))}"
+    else:
+        place, letter = data.draw(st.integers(0, 9)), data.draw(st.sampled_from("!xyz%"))
+        change = f"{column} = substr({column}, 1, {place}) || '{letter}' || substr({column}, {place} + 2)"
+    try:
+        tamper(book, f"UPDATE entries SET {change} WHERE id = {number}")
+        with pytest.raises(BrokenChainError):
+            Ledger(book, read_only=True)
+    finally:
+        (book / FILE).write_bytes(good)
+        ledgerfile._checked.clear()
+    Ledger(book, read_only=True).close()

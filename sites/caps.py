@@ -1,0 +1,62 @@
+"""The caps of site.yaml that the agent itself watches while a job runs: time and disk.
+
+Memory, processor time and the size of one file are the kernel's work
+(sandbox/). How what a job has left is read is plainfile.py's.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from sites.job import Beat, Watch
+from sites.policyterms import Caps
+from tasks.contracts import Code
+from tasks.errors import RefusedError
+
+LOOK_EVERY_S = 0.5  # at the folder
+MOST_FILES = 10_000  # in a job's folder; more are an attack on whoever counts them
+MB = 1024 * 1024
+
+
+def guarded(watch: Watch, caps: Caps, folder: Path, working: Callable[[], bool]) -> Watch:
+    """`watch`, which also ends a job that takes more than its caps; time is counted from where it is `working`."""
+    began: float | None = None
+    looked = 0.0
+
+    def guard(beat: Beat | None) -> None:
+        nonlocal began, looked
+        watch(beat)
+        if not working():
+            return
+        now = time.monotonic()
+        began = began or now
+        if caps.wall_seconds is not None and now - began > caps.wall_seconds:
+            raise RefusedError(
+                Code.TRAINING_FAILED,
+                f"the job took longer than policy.resources.wall_seconds, {caps.wall_seconds:g}; it was ended",
+            )
+        if caps.disk_mb is not None and now - looked >= LOOK_EVERY_S:
+            looked = now
+            check_disk(folder, caps.disk_mb)
+
+    return guard
+
+
+def check_disk(folder: Path, disk_mb: int) -> None:
+    """Raises RefusedError: the files below `folder` take more than `disk_mb`."""
+    used = files = 0
+    for where, _, names in os.walk(folder):
+        for name in names:
+            files += 1
+            try:
+                used += os.lstat(Path(where, name)).st_blocks * 512
+            except FileNotFoundError:
+                continue  # gone in between
+            if used > disk_mb * MB or files > MOST_FILES:
+                raise RefusedError(
+                    Code.TRAINING_FAILED,
+                    f"the job wrote more than policy.resources.disk_mb, {disk_mb}, or {MOST_FILES} files; it was ended",
+                )

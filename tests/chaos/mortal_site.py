@@ -1,0 +1,43 @@
+"""`fedrounds-site start` that may end at a commit point: python -m tests.chaos.mortal_site CONFIG POINT_FILE"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.points import SITE_KEYS, Armed, MortalStore
+
+
+def main(config: str, point: str) -> int:
+    from sites import cli, ledgerfile, loop, outbox
+    from sites.audit import Audit
+    from sites.ledger import Ledger
+    from sites.outbox import Outbox
+
+    armed = Armed(Path(point))
+    opened, written = loop.open_store, outbox.write_durably
+
+    def open_mortal(*args: Any, **kwargs: Any) -> MortalStore:
+        return MortalStore(opened(*args, **kwargs), SITE_KEYS, armed)
+
+    def write(path: Path, *args: Any, **kwargs: Any) -> None:
+        payload = path.suffix == ".safetensors"
+        (armed.around("payload kept", written) if payload else written)(path, *args, **kwargs)
+
+    loop.open_store = open_mortal  # type: ignore[assignment]
+    outbox.write_durably = write
+    ledgerfile.write_head = armed.around("ledger head", ledgerfile.write_head)
+    for owner, method, name in (
+        (Ledger, "reserve", "reserve"),
+        (Ledger, "charge", "charge"),
+        (Outbox, "keep", "keep"),
+        (Outbox, "delivered", "delivered"),
+        (Audit, "secure", "audit secure"),
+    ):
+        setattr(owner, method, armed.around(name, getattr(owner, method)))
+    return cli.main(["start", "--config", config])
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

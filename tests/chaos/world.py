@@ -1,0 +1,195 @@
+"""A hub's flow and three agents as real processes, kept alive as systemd would, for one run after another.
+
+Agents stay warm between runs. Whatever ends in a run is started again at once;
+a fault (faults.py) decides what ends, stops or goes away, and when.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+
+from infra.hub import Hub
+from tasks import layout
+from tasks.card import publish_card
+from tasks.study import Study
+from tests.chaos.points import Point, arm
+from tests.federation import SITES, a_study, write_site
+
+ROOT = Path(__file__).resolve().parents[2]
+LEASE_S = 3.0  # in production a minute: the harness waits for it often
+RUN_LIMIT_S = 120.0
+LOOK_S = 0.02
+LEASE_LOST = 6  # exit code of a hub that finds a successor
+
+
+class Stuck(Exception):
+    """A run did not end, or a process ended as none should."""
+
+
+class World:
+    """Hub and agents of one folder; a context manager that leaves no process behind."""
+
+    def __init__(self, folder: Path, rounds: int = 3):
+        self.folder = folder
+        self.study: Study = a_study(rounds=rounds, deadline_s=60)
+        self.hub = Hub(directory=folder / "hub", store_url=(folder / "files" / "store").as_uri())
+        self.hubs: list[subprocess.Popen[bytes]] = []
+        self.agents: dict[str, subprocess.Popen[bytes]] = {}
+        self.sessions: set[int] = set()  # of all processes that were ever started here
+        self.run = ""
+        self.touched: set[str] = set()  # sites that lost a process in this run
+
+    def __enter__(self) -> World:
+        publish_card(self.hub)
+        for site in SITES:
+            write_site(
+                self.folder / "files", site, extra="testing: {seeded_noise: true}\n", epsilon=10_000.0
+            )
+            self.start_agent(site)
+        (self.folder / "study.json").write_bytes(self.study.to_bytes())
+        until = time.monotonic() + RUN_LIMIT_S
+        while any(self.hub.store.get(layout.card_key(site)) is None for site in SITES):
+            if time.monotonic() > until:
+                raise Stuck(f"agents did not start; look into {self.folder}")
+            time.sleep(0.1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in (*self.hubs, *self.agents.values()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(each.pid, signal.SIGCONT)
+            each.terminate()
+        for each in (*self.hubs, *self.agents.values()):
+            try:
+                each.wait(10)
+            except subprocess.TimeoutExpired:
+                each.kill()
+                each.wait()
+
+    def play(self, run: str, fault: Callable[[World], Iterator[None]]) -> float:
+        """Play a whole run under a fault; returns the seconds from the fault to the next committed round.
+
+        The fault is a generator that is woken all the time; where it first yields
+        after `self.hit_at` is set, the fault has happened.
+
+        Raises:
+            Stuck: the run does not end.
+        """
+        self.run, self.hubs, self.touched, self.hit_at = run, [], set(), 0.0
+        going = fault(self)
+        next(going, None)  # arms
+        self.start_hub()
+        until, at_hit, recovered = time.monotonic() + RUN_LIMIT_S, 0, 0.0
+        while True:
+            next(going, None)
+            self._revive_agents()
+            if self.hit_at and not recovered:
+                at_hit = at_hit or self.progress + 1
+                recovered = time.monotonic() if self.progress >= at_hit else 0.0
+            if self._over():
+                break
+            if time.monotonic() > until:
+                raise Stuck(f"run {run} did not end in {RUN_LIMIT_S:.0f} s; {self._last_words()}")
+            time.sleep(LOOK_S)
+        for _ in going:  # lets it take back what it has done
+            pass
+        for file in self.folder.glob("*.point"):
+            file.unlink()
+        return max(0.0, (recovered or time.monotonic()) - self.hit_at) if self.hit_at else 0.0
+
+    @property
+    def progress(self) -> int:
+        """Committed rounds, and one for the end."""
+        place = self.folder / "files" / "store" / "hub" / "runs" / self.run
+        return len(list(place.glob("rounds/*.json"))) + (place / "ended.json").exists()
+
+    def hit(self) -> None:
+        """The fault happens now."""
+        self.hit_at = self.hit_at or time.monotonic()
+
+    def start_hub(self) -> subprocess.Popen[bytes]:
+        facts = (
+            self.hub.directory,
+            self.hub.store_url,
+            self.folder / "study.json",
+            self.run,
+            self.folder / "hub.point",
+            LEASE_S,
+        )
+        hub = self._start("hub", "tests.chaos.mortal_hub", *map(str, facts))
+        self.hubs.append(hub)
+        return hub
+
+    def start_agent(self, site: str) -> None:
+        config, point = self.folder / "files" / f"{site}.yaml", self.folder / f"{site}.point"
+        self.agents[site] = self._start(site, "tests.chaos.mortal_site", str(config), str(point))
+
+    def arm(self, who: str, point: Point) -> None:
+        """`who`: hub or a site."""
+        arm(self.folder / f"{who}.point", point)
+
+    def armed(self, who: str) -> bool:
+        return (self.folder / f"{who}.point").exists()
+
+    def children(self, site: str) -> list[psutil.Process]:
+        """The template of a site's agent, and after it the job that runs."""
+        try:
+            return psutil.Process(self.agents[site].pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def orphans(self) -> list[int]:
+        """Processes of sessions whose leader is gone."""
+        living = {each.pid for each in (*self.hubs, *self.agents.values()) if each.poll() is None}
+        found = []
+        for pid in psutil.pids():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if os.getsid(pid) in self.sessions - living and pid not in living:
+                    found.append(pid)
+        return [pid for pid in found if psutil.pid_exists(pid)]
+
+    def _start(self, log: str, module: str, *words: str) -> subprocess.Popen[bytes]:
+        with (self.folder / f"{log}.log").open("ab") as out:
+            made = subprocess.Popen(
+                [sys.executable, "-m", module, *words],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+        self.sessions.add(made.pid)
+        return made
+
+    def _revive_agents(self) -> None:
+        for site, agent in self.agents.items():
+            if agent.poll() is not None:
+                self.hit()
+                self.touched.add(site)
+                self.start_agent(site)
+
+    def _over(self) -> bool:
+        """True where every hub has ended and one of them in good order; starts a hub again where all have died."""
+        codes = [each.poll() for each in self.hubs]
+        strange = [c for c in codes if c is not None and c not in (0, 130, LEASE_LOST, -signal.SIGKILL)]
+        if strange:
+            raise Stuck(f"a hub of run {self.run} ended with {strange}; {self._last_words()}")
+        if None in codes:
+            return False
+        if 0 in codes:
+            return True
+        self.hit()
+        self.start_hub()
+        return False
+
+    def _last_words(self) -> str:
+        return "hub's log:\n" + (self.folder / "hub.log").read_text()[-1500:]
