@@ -1,12 +1,14 @@
-# make demo | test | check | services | bench: see the README. Everything lands in .venv, nothing elsewhere
+# make demo | test | check | services | bench | chaos: see the README. Everything lands in .venv, nothing elsewhere
 # (but `make services`, which installs a real S3 server's Debian packages for the tests).
 
 PYTHON ?= python3
+RUNS ?= 60
+SEED ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test check services bench clean
+.PHONY: install demo test check services bench chaos clean
 
 install: $(INSTALLED)
 
@@ -34,6 +36,9 @@ services:
 
 bench: install
 	$(BIN)/python -m benchmarks.round_overhead
+
+chaos: install
+	$(BIN)/python -m tests.chaos.run --runs $(RUNS) --seed $(SEED)
 
 clean:
 	rm -rf $(VENV) .fedrounds .fedrounds-demo build dist

@@ -42,7 +42,9 @@ def rounds_table(title: str, sites: tuple[str, ...], records: list[RoundRecord])
     """One line a round, one column a site: its AUROC and epsilon, or why it is not there."""
     limits = [s.spent.epsilon_limit for record in records for s in record.sites.values() if s.spent]
     caption = f"a site's cell: AUROC, ε spent of {limits[0]:g}" if limits else "a site's cell: AUROC"
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left", padding=(0, 0, 0, 1))
+    table = Table(
+        title=title, title_justify="left", caption=caption, caption_justify="left", padding=(0, 0, 0, 1)
+    )
     for heading in ("round", "AUROC", "loss", "s", *sites):
         table.add_column(heading, justify="right")
     for record in records:

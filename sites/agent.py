@@ -26,7 +26,7 @@ from sites.mailbox import Mailbox
 from sites.notes import begin_audit, end_audit, note_accepted, note_refused
 from sites.outbox import Answer, Outbox
 from sites.progress import ProgressWriter
-from sites.round import Desk, Done, play
+from sites.round import Desk, Done, play, settle
 from sites.settings import Site
 from sites.verify import check_ticket, open_ticket
 from tasks import layout
@@ -71,11 +71,14 @@ class Agent:
         Ledger(site.state, site=self.key.name, read_only=True).close()  # a broken chain is said at the start
         self.audit = begin_audit(site, self.key, now)
         self.outbox = Outbox(site.state / "outbox")
+        self.outbox.forget_old()
         self.gate = Gate(site, self.outbox)
         self.delivery = Delivery(store, self.key, self.audit, lambda: self.gate.closed)
         self._introduced = self._busy = self._said_paused = False
         self._list_at = self._presence_at = 0.0
         self._unsent = self.outbox.undelivered()
+        for answer in self._unsent:  # also what waits for a person has been made, and counts
+            settle(answer, self.site, self.audit)
         self._settled: set[str] = set()  # keys of answered tickets
         self._ignored: dict[str, str] = {}  # key and digest of what nobody we know has written
 
@@ -200,6 +203,7 @@ class Agent:
         )
         answer = Answer(ticket=ticket, receipt=receipt, sealed=self.delivery.seal(receipt).decode())
         self.outbox.keep(answer, done.payload)
+        settle(answer, self.site, self.audit)
         if done.payload is not None and self.gate.lets_out(answer):
             progress.delivering()
         self._unsent.append(answer)
@@ -260,6 +264,7 @@ class Agent:
         return sent
 
     def _send(self, answer: Answer) -> None:
+        settle(answer, self.site, self.audit)  # where a crash or a full disk came between
         try:
             self.delivery.answer(answer.sealed.encode(), self.outbox.payload(answer))
         except ContractError as exc:  # an old round's payload is gone, or a file was damaged

@@ -37,6 +37,8 @@ EPILOG = """examples:
   fedrounds-site doctor --config site.yaml      before the first start, and whenever something is odd
   fedrounds-site start --config site.yaml
   fedrounds-site budget --config site.yaml
+  fedrounds-site policy test study.yaml --config site.yaml
+  fedrounds-site pause --config site.yaml --reason "why"
   fedrounds-site ledger verify --config site.yaml
   fedrounds-site audit show --config site.yaml
 """

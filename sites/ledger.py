@@ -1,7 +1,7 @@
 """The site's own account of privacy spent: append-only, on disk before rows are read.
 
 An entry is reserved before a job may read rows and counts from then on, whatever
-becomes of the job; it is never refunded. A charge notes that the update left.
+becomes of the job; it is never refunded. A charge notes that the update was kept and may leave.
 The same entry again changes nothing, so that a repeated ticket is not paid
 twice. Entries are numbered without a gap and hash-chained (chain.py); how the
 chain is kept on disk and checked is ledgerfile.py's work. Whether an entry may
@@ -134,7 +134,7 @@ class Ledger:
         return False
 
     def charge(self, key: Key) -> None:
-        """Note that the update of a reserved entry left. Safe to repeat.
+        """Note that the update of a reserved entry is kept and may leave. Safe to repeat.
 
         Raises:
             PrivacyError: nothing is reserved under `key`.

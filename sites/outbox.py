@@ -73,6 +73,11 @@ class Outbox:
                 return answer
         return None
 
+    def answered(self, run: str, round_: int, operation: Operation) -> list[Answer]:
+        """What this site said to the attempts at one operation of a round, refusals left out."""
+        names = sorted(self._folder.glob(f"{run}/{round_:05d}-*-{operation}.json"))
+        return [answer for answer in map(_read, names) if answer.receipt.refusal is None]
+
     def last_round(self, run: str) -> int:
         """The highest round of a run that this site has answered with an update; 0 before the first."""
         done = (path.name for path in self._folder.glob(f"{run}/*-{Operation.TRAIN}.json"))

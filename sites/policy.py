@@ -7,11 +7,12 @@ known only when a round is planned, and are decided then, by the same rules.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
 
 from sites.job import Cost, Survey
+from sites.outbox import Answer
 from sites.policyterms import Policy
 from sites.settings import SiteSettings, Source
 from tasks.contracts import Code, Operation, Ticket
@@ -131,6 +132,25 @@ def check_order(ticket: Ticket, last_round: int) -> None:
     if ticket.round < last_round:
         raise RefusedError(
             Code.BAD_TICKET, f"round {ticket.round} of {ticket.run} after round {last_round} was trained"
+        )
+
+
+def check_evaluation(ticket: Ticket, trained: Sequence[Answer], evaluated: Sequence[Answer]) -> None:
+    """One model of a round is scored, and only in a round that this site has trained.
+
+    Scores carry no noise: asked for often, with parameters made for it, they would tell single records. So
+    each answer hangs on an update that the ledger has paid for.
+
+    Raises:
+        RefusedError: bad_ticket.
+    """
+    if not trained:
+        raise RefusedError(
+            Code.BAD_TICKET, f"an evaluation in round {ticket.round} of {ticket.run}, where nothing was trained"
+        )
+    if any(answer.ticket.parameters_sha256 != ticket.parameters_sha256 for answer in evaluated):
+        raise RefusedError(
+            Code.BAD_TICKET, f"a second model to score in round {ticket.round} of {ticket.run}"
         )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from sites.job import Cost, PlanJob, Planned, Watch
 from tasks.contracts import Code
 from tasks.errors import PrivacyError, RefusedError
-from tasks.learning.schedule import schedule
+from tasks.learning.schedule import public_units, schedule
 from tasks.privacy.accountant import epsilon, trajectory
 from tasks.privacy.budget import afford
 from tasks.privacy.calibration import noise_multiplier
@@ -30,7 +30,7 @@ def work(job: PlanJob, _folder: Path, _watch: Watch, _began_at: float) -> Planne
     privacy, rounds = job.study.privacy, job.study.rounds
     if privacy.epsilon is None or privacy.delta is None:
         raise PrivacyError("a run without protection needs no plan")
-    rate, steps, _ = schedule(job.study.local, job.units)
+    rate, steps, _ = schedule(job.study.local, public_units(job.units))
     noise = job.noise_multiplier or noise_multiplier(privacy.epsilon, privacy.delta, rate, steps * rounds)
     event = GaussianEvent(noise_multiplier=noise, sample_rate=rate, steps=steps)
     path = trajectory(event, job.rounds_left, privacy.delta, before=job.released)

@@ -20,11 +20,11 @@ from sites.job import Runner, Scored, ScoreJob, Trained, TrainJob, Watch
 from sites.ledger import Ledger
 from sites.mailbox import Mailbox
 from sites.notes import note_charged, note_read, note_reserved
-from sites.outbox import Outbox
-from sites.policy import Facts, approve, check_order, check_records
+from sites.outbox import Answer, Outbox
+from sites.policy import Facts, approve, check_evaluation, check_order, check_records
 from sites.policyterms import Hours
 from sites.settings import Site, Source
-from sites.spending import dataset_of, plan_round, reserve
+from sites.spending import charge, dataset_of, plan_round, reserve
 from sites.surveys import surveyed
 from sites.verify import open_study
 from sites.workplace import Workplace
@@ -76,6 +76,9 @@ def play(ticket: Ticket, desk: Desk) -> Done:
     study = open_study(desk.mailbox.study(ticket), ticket, desk.hub)
     source = approve(study, ticket, desk.site.settings, _facts(ticket, desk))
     check_order(ticket, desk.outbox.last_round(ticket.run))
+    if ticket.operation == Operation.EVALUATE:
+        trained = desk.outbox.answered(ticket.run, ticket.round, Operation.TRAIN)
+        check_evaluation(ticket, trained, desk.outbox.answered(ticket.run, ticket.round, Operation.EVALUATE))
     again = _made_before(ticket, desk.outbox)
     if again is not None:
         return again
@@ -101,12 +104,25 @@ def play(ticket: Ticket, desk: Desk) -> Done:
                 ledger=ledger,
                 workplace=workplace,
             )
-            key = reserve(ledger, dataset, ticket, event)
+            reserve(ledger, dataset, ticket, event)
             note_reserved(desk.audit, ticket, ledger, event)
-            done = _train(task, desk.site, workplace, event, spent)
-            ledger.charge(key)
-            note_charged(desk.audit, ticket, ledger)
-            return done
+            return _train(task, desk.site, workplace, event, spent)
+
+
+def settle(answer: Answer, site: Site, audit: Audit) -> None:
+    """Charge an update that the outbox keeps, before it can leave. Safe to repeat.
+
+    Not earlier: an update that a crash took before it was kept has released
+    nothing, and only what is charged counts against the study's epsilon.
+
+    Raises:
+        FileError: the ledger cannot be written; the answer must wait.
+    """
+    if answer.receipt.update is None or answer.receipt.update.spent is None:
+        return
+    with closing(Ledger(site.state, site=site.settings.site)) as ledger:
+        if charge(ledger, answer.ticket):
+            note_charged(audit, answer.ticket, ledger)
 
 
 def _facts(ticket: Ticket, desk: Desk) -> Facts:

@@ -62,7 +62,9 @@ class RunPlan(BaseModel):
 
 
 def dataset_of(site: Site, source: Source) -> str:
-    """Whose privacy is counted together: everybody in one file, however it is read."""
+    """Whose privacy is counted together: everybody in one file, or in all files of one named population."""
+    if source.population is not None:
+        return f"population:{source.population}"
     return f"{scheme(source)}:{address(source, site.base).resolve()}"
 
 
@@ -139,6 +141,15 @@ def reserve(ledger: Ledger, dataset: str, ticket: Ticket, event: GaussianEvent) 
             f"end; its privacy stays reserved. The hub may ask again with another attempt.",
         )
     return entry.key
+
+
+def charge(ledger: Ledger, ticket: Ticket) -> bool:
+    """Note that the ticket's update is kept; False where that is noted, or another attempt has paid for it."""
+    key = Key(ticket.study, ticket.run, ticket.round, ticket.attempt)
+    if all(row.entry.key != key or row.state == "charged" for row in ledger.rows()):
+        return False
+    ledger.charge(key)
+    return True
 
 
 def _spent(plan: RunPlan, standing: Standing, study: Study) -> Spent:

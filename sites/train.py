@@ -12,7 +12,7 @@ from tasks import parameters
 from tasks.contracts import Code
 from tasks.errors import ContractError, RefusedError
 from tasks.learning import train
-from tasks.learning.schedule import schedule
+from tasks.learning.schedule import public_units, schedule
 from tasks.parameters import Parameters
 from tasks.privacy.noise import NoiseSource
 from tasks.recipes.base import Recipe
@@ -33,7 +33,7 @@ def work(job: TrainJob, folder: Path, watch: Watch, began_at: float) -> Trained:
     recipe, records = load_records(job)
     base = read_parameters(folder, recipe, job.study.seed)
     x, y, persons = records.training
-    plan = schedule(job.study.local, records.training.units)
+    plan = schedule(job.study.local, public_units(records.training.units))
     if job.event is not None and (job.event.sample_rate, job.event.steps) != (plan.sample_rate, plan.steps):
         raise RefusedError(
             Code.TRAINING_FAILED, "the data changed while the round was being planned; nothing left"

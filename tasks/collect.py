@@ -44,9 +44,7 @@ def never(_ticket: Ticket, _code: Code) -> None:
     """Take every refusal as final."""
 
 
-def collect(
-    hub: Hub, plan: RoundPlan, tickets: dict[str, Ticket], again: Again = never
-) -> dict[str, Answer]:
+def collect(hub: Hub, plan: RoundPlan, tickets: dict[str, Ticket], again: Again = never) -> dict[str, Answer]:
     """Follow all sites until each has answered or the deadline is over; `again` asks those whose job failed.
 
     Raises:

@@ -24,9 +24,7 @@ class Evaluated(NamedTuple):
 
 
 @step(name="evaluate")
-def evaluate(
-    hub: Hub, candidate: Candidate, tickets: dict[str, Ticket], again: Again = never
-) -> Evaluated:
+def evaluate(hub: Hub, candidate: Candidate, tickets: dict[str, Ticket], again: Again = never) -> Evaluated:
     """Wait for the scores of one candidate; sites that stay silent are left out."""
     answers: list[Answer] = [follow(hub, tickets[site], again) for site in candidate.cohort]
     scores = {a.site: a.receipt.scores for a in answers if a.ok and a.receipt and a.receipt.scores}

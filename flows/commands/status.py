@@ -66,6 +66,7 @@ def site_facts(hub: Hub) -> list[dict[str, Any]]:
                 "known": key is not None,
                 "last_contact": presence.at if presence else None,
                 "busy": presence.busy if presence else None,
+                "paused": presence.paused if presence else None,
                 "version": presence.version if presence else None,
             }
         )
@@ -85,7 +86,12 @@ def _print(facts: dict[str, Any], trouble: str | None) -> None:
     for site in facts["sites"]:
         heard = site["last_contact"]
         when = "card not accepted" if not site["known"] else "never" if heard is None else _ago(heard)
-        sites.add_row(site["site"], when, "yes" if site["busy"] else "no", site["version"] or "–")
+        sites.add_row(
+            site["site"],
+            when,
+            "paused" if site["paused"] else "yes" if site["busy"] else "no",
+            site["version"] or "–",
+        )
     console = Console()
     console.print(servers, sites if facts["sites"] else f"no site has shown itself yet in {facts['store']}")
     if trouble:

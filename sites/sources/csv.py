@@ -55,9 +55,15 @@ def read(source: Source, base: Path, columns: Sequence[str]) -> Rows:
     }
     n = shape.rows - shape.header
     if source.person is None:
-        return Rows({name: table[name] for name in columns}, n, None, np.arange(n))
+        return Rows({name: table[name] for name in columns}, n, None, _content(cells))
     persons, identities = _persons(path, source.person, table[source.person])
     return Rows({name: table[name] for name in columns}, n, persons, identities)
+
+
+def _content(cells: dict[str, NDArray[Any]]) -> NDArray[np.int64]:
+    """Shape (n,): a digest of each record's own cells, so that adding or removing another changes nothing."""
+    digests: NDArray[np.uint64] = pd.util.hash_pandas_object(pd.DataFrame(cells), index=False).to_numpy()
+    return digests.view(np.int64)
 
 
 def _checked_shape(path: Path, source: Source) -> _Shape:

@@ -24,7 +24,7 @@ from tasks.contracts import Code
 from tasks.errors import PrivacyError, RefusedError
 from tasks.learning import gradients, model
 from tasks.learning.batches import Piece, Rows, Units, most_rows
-from tasks.learning.schedule import schedule
+from tasks.learning.schedule import public_units, schedule
 from tasks.parameters import Parameters
 from tasks.privacy.noise import NoiseSource
 from tasks.recipes.base import Recipe
@@ -65,8 +65,8 @@ def train(
         mechanism, Poisson-subsampled at its sample_rate.
 
     Raises:
-        RefusedError: not_finite: a gradient is NaN or infinite. The refusal itself tells the hub one
-            bit without noise, so recipes must encode every value to a finite one.
+        RefusedError: not_finite: the noised parameters are NaN or infinite. A unit whose own gradient is not
+            finite counts as zero and never shows: a refusal for it would tell the hub one bit without noise.
         StudyError: the module mixes records.
         PrivacyError: no clip_norm, or no noise.
     """
@@ -75,18 +75,38 @@ def train(
             f"private training needs a clip_norm and noise, got clip_norm {privacy.clip_norm} and "
             f"noise_multiplier {noise_multiplier}; plan the run first, or set privacy.mode to none"
         )
-    own = Units(units, len(x))
-    plan = schedule(local, own.count)
+    args = (recipe, parameters, x, y, Units(units, len(x)), local, privacy.clip_norm, noise_multiplier, noise)
+    try:
+        return _train(*args, progress, ghost=True)
+    except _GhostOverflowError:
+        return _train(*args, progress, ghost=False)  # nothing was released; fresh noise from the same source
+
+
+def _train(
+    recipe: Recipe,
+    parameters: Parameters,
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    own: Units,
+    local: Local,
+    clip_norm: float,
+    noise_multiplier: float,
+    noise: NoiseSource,
+    progress: Callable[[int, int], None],
+    *,
+    ghost: bool,
+) -> Parameters:
+    plan = schedule(local, public_units(own.count))
     with model.own_randomness(noise):
         wrapped = gradients.wrap(
             lambda: model.build(recipe, parameters),
             recipe.loss,
             x.shape[1:],
-            privacy.clip_norm,
-            own.several_rows,
+            clip_norm,
+            own.several_rows or not ghost,
         )
-        optimizer = _optimizer(wrapped, local, privacy.clip_norm)
-        optimizer.with_noise(noise, noise_multiplier * privacy.clip_norm, plan.batch)
+        optimizer = _optimizer(wrapped, local, clip_norm)
+        optimizer.with_noise(noise, noise_multiplier * clip_norm, plan.batch)
         stepper = _Stepper(recipe, wrapped, optimizer, (x, y), own)
         for step in range(1, plan.steps + 1):
             stepper.take(_drawn(own.count, plan.sample_rate, noise))
@@ -112,6 +132,10 @@ def _drawn(n_units: int, sample_rate: float, noise: NoiseSource) -> Rows:
     return np.flatnonzero(noise.coins(n_units, sample_rate))
 
 
+class _GhostOverflowError(Exception):
+    """Ghost clipping sums without looking at single gradients: one that is not finite spoils the sum."""
+
+
 class _Noised:
     """Replaces Opacus' noise by ours, and its divisor by the expected number of units, which is public."""
 
@@ -123,7 +147,7 @@ class _Noised:
     def add_noise(self) -> None:
         for p in self.params:
             if not bool(torch.isfinite(p.summed_grad).all()):
-                raise RefusedError(Code.NOT_FINITE, "a gradient is not finite; nothing was released")
+                raise _GhostOverflowError  # the other ways leave such units out beforehand
         for p in self.params:
             p.grad = torch.from_numpy(self._noised(p.summed_grad.detach().numpy().reshape(-1))).view_as(p)
 
@@ -185,8 +209,18 @@ class _Stepper:
             DPTensorFastGradientClipping(self._wrapped.call, self._optimizer, losses, "sum").backward()
         elif piece.owner is None:
             self._losses(piece.rows).sum().backward()  # type: ignore[no-untyped-call]
+            self._leave_out_the_infinite()
         else:
             self._sum_by_unit(piece.n_units, piece.rows, torch.from_numpy(piece.owner))
+            self._leave_out_the_infinite()
+
+    def _leave_out_the_infinite(self) -> None:
+        """A unit with a gradient that is not finite adds nothing: what it adds stays bounded, and unseen."""
+        samples = [p.grad_sample for p in self._optimizer.params]
+        finite = torch.stack([torch.isfinite(g).flatten(1).all(dim=1) for g in samples]).all(dim=0)
+        if not bool(finite.all()):
+            for g in samples:
+                g[~finite] = 0.0
 
     def _sum_by_unit(self, count: int, rows: Rows, owner: torch.Tensor) -> None:
         """grad_sample becomes each unit's sum over its rows, however many it has."""

@@ -114,8 +114,9 @@ def _kill_hub(moment: float, number: signal.Signals = signal.SIGKILL) -> Play:
     def play(world: World) -> Iterator[None]:
         yield
         yield from _after(moment)
-        world.hubs[-1].send_signal(number)
-        world.hit()
+        if world.hubs[-1].poll() is None:
+            world.hubs[-1].send_signal(number)
+            world.hit()
 
     return play
 

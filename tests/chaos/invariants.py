@@ -21,7 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from sites.auditread import verified
-from sites.job import TrainJob, Watch, _job
+from sites.job import JOB, InlineRunner, TrainJob, Watch, _job, work
 from sites.ledger import Ledger, Row
 from sites.settings import load_site
 from tasks import layout
@@ -113,28 +113,26 @@ def _rows(world: World, site: str) -> list[Row]:
 
 def _failed(rows: dict[str, list[Row]]) -> Failed:
     """Attempts before the one that was charged."""
-    charged = [(s, r.entry.round, r.entry.attempt) for s, found in rows.items() for r in found if r.state == "charged"]
+    charged = [
+        (s, r.entry.round, r.entry.attempt)
+        for s, found in rows.items()
+        for r in found
+        if r.state == "charged"
+    ]
     return frozenset((site, round_, a) for site, round_, attempt in charged for a in range(1, attempt))
 
 
-class _Failing:
+class _Failing(InlineRunner):
     """Does jobs inline; the training of chosen attempts fails after its privacy was reserved."""
-
-    isolation = ()
 
     def __init__(self, failed: Failed):
         self._failed = failed
 
     def run(self, folder: Path, watch: Watch) -> None:
-        from sites.job import JOB, work
-
         job = _job.validate_json((folder / JOB).read_bytes())
         if isinstance(job, TrainJob) and (job.site, job.round, job.attempt) in self._failed:
             raise RefusedError(Code.TRAINING_FAILED, "as in the run that is compared")
         work(folder, watch)
-
-    def close(self) -> None:
-        pass
 
 
 @cache

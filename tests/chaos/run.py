@@ -68,7 +68,7 @@ def _place(folder: Path, number: int) -> Path:
 def table(results: list[Result]) -> Table:
     made = Table(title=f"{len(results)} runs, {sum(not r.broken for r in results)} without a violation")
     for title in ("component", "fault", "survived / runs", "median s to recover"):
-        made.add_column(title, justify="right" if "s" == title[:1] or "median" in title else "left")
+        made.add_column(title, justify="right" if title[:1] == "s" or "median" in title else "left")
     groups: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for result in results:
         groups[result.fault.component, result.fault.name].append(result)

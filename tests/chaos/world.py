@@ -51,9 +51,7 @@ class World:
     def __enter__(self) -> World:
         publish_card(self.hub)
         for site in SITES:
-            write_site(
-                self.folder / "files", site, extra="testing: {seeded_noise: true}\n", epsilon=10_000.0
-            )
+            write_site(self.folder / "files", site, extra="testing: {seeded_noise: true}\n", epsilon=10_000.0)
             self.start_agent(site)
         (self.folder / "study.json").write_bytes(self.study.to_bytes())
         until = time.monotonic() + RUN_LIMIT_S

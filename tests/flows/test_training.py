@@ -9,9 +9,9 @@ import pytest
 
 from flows.results import list_runs, results
 from infra.signing import SigningKey
-from tasks import layout, parameters
-from tasks.contracts import Lease, Receipt
-from tasks.errors import LeaseError, QuorumError, StudyError
+from tasks import parameters
+from tasks.contracts import Receipt
+from tasks.errors import QuorumError, StudyError
 from tests.federation import SITES, a_federation, a_study
 
 
@@ -159,16 +159,6 @@ def test_a_silent_site_costs_one_deadline_and_is_named(tmp_path):
     result = results(federation.hub, federation.run(a_study()))
 
     assert result["rounds"][0]["sites"]["south"]["code"] == "no_answer"
-
-
-def test_two_runs_of_a_study_never_go_on_at_once(tmp_path):
-    """A lease of another hub that has not expired keeps this one out."""
-    federation = a_federation(tmp_path)
-    other = Lease(study="toy", number=1, holder="0" * 32, expires_at=federation.now() + 30)
-    federation.hub.write_once(layout.lease_prefix("toy") + f"{1:012d}.json", other)
-
-    with pytest.raises(LeaseError, match="another run of study 'toy' is going on"):
-        federation.run(a_study())
 
 
 def test_a_run_keeps_the_study_it_began_with(tmp_path):

@@ -12,12 +12,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.signing import unseal
+from infra.signing import peek, unseal
 from sites.cli import main
 from sites.ledger import Ledger
 from sites.stopfile import FILE, halt, halted, resume
 from tasks import layout
-from tasks.contracts import Code, Presence
+from tasks.contracts import Code, Presence, RoundRecord
+from tests.federation import a_federation
+from tests.federation import a_study as a_federated_study
 from tests.sites.attacks import a_hostile_study, install
 from tests.sites.builders import ToyHub, a_study, an_agent, write_site
 
@@ -214,3 +216,17 @@ def test_a_refusal_is_never_held(tmp_path):
     hub, agent, study = ToyHub(tmp_path), an_agent(tmp_path, extra=HOLD), a_study(name="other")
 
     assert hub.ask(agent, hub.ticket(study, hub.publish(study))).refusal == Code.UNKNOWN_STUDY
+
+
+def test_the_hub_shows_the_code_and_goes_on_with_the_quorum(tmp_path):
+    """One hospital's drill does not stop the others' study."""
+    federation = a_federation(tmp_path)
+    halt(federation.agents["east"].site.state, "pause", "drill")
+
+    run = federation.run(a_federated_study(rounds=1))
+
+    store = federation.store
+    (key,) = store.list(layout.commit_prefix(run))
+    record = peek(store.get(key), RoundRecord)[1]
+    assert record.sites["east"].code == Code.PAUSED_BY_SITE
+    assert record.cohort == ("north", "south")
