@@ -31,8 +31,8 @@ def training(hub: Hub, study: Study, run: str | None = None) -> str:
         QuorumError: too few sites delivered; the run may be resumed.
         ServiceError: all rounds are done, but MLflow is away; resuming the run registers what is missing.
     """
-    hub = hub.patient()
     with lease(hub, study.name):
+        hub = hub.patient()
         manifest = begin(hub, study, run or new_run_name(study.name, hub.now()))
         records = load_records(hub, manifest.run)
         sweep(hub, manifest.run, len(records), study.sites)  # what a fallen hub left behind

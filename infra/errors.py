@@ -1,10 +1,10 @@
 """What services and files can do wrong, in one tree (tasks/errors.py holds the federation's own).
 
-    InfraError
-      FileError      a file of the user's is missing or wrong: names the line and the cure
-      StoreError     the object store refused or cannot be reached
-      SealError      a message is oversized, unreadable, altered or signed by somebody else
-      ServiceError   a server of the hub does not start or answer
+InfraError
+  FileError      a file of the user's is missing or wrong: names the line and the cure
+  StoreError     the object store refused or cannot be reached
+  SealError      a message is oversized, unreadable, altered or signed by somebody else
+  ServiceError   a server of the hub does not start or answer
 """
 
 from __future__ import annotations

@@ -75,18 +75,27 @@ class SigningKey:
 
     @property
     def public_hex(self) -> str:
-        return self._key.public_key().public_bytes(
-            serialization.Encoding.Raw, serialization.PublicFormat.Raw
-        ).hex()
+        return (
+            self._key.public_key()
+            .public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+            .hex()
+        )
 
     def seal(self, message: BaseModel) -> bytes:
         """Sign a message; `message.kind` becomes part of what is signed."""
         body = message.model_dump_json().encode()
         kind = str(getattr(message, "kind", type(message).__name__.lower()))
         signature = self._key.sign(_signed_bytes(self.name, kind, body))
-        return Seal(
-            signer=self.name, kind=kind, body=b64encode(body).decode(), signature=b64encode(signature).decode()
-        ).model_dump_json().encode()
+        return (
+            Seal(
+                signer=self.name,
+                kind=kind,
+                body=b64encode(body).decode(),
+                signature=b64encode(signature).decode(),
+            )
+            .model_dump_json()
+            .encode()
+        )
 
 
 def unseal(raw: bytes, model: type[M], signer: str, public_key: str) -> M:

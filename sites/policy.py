@@ -146,7 +146,8 @@ def check_evaluation(ticket: Ticket, trained: Sequence[Answer], evaluated: Seque
     """
     if not trained:
         raise RefusedError(
-            Code.BAD_TICKET, f"an evaluation in round {ticket.round} of {ticket.run}, where nothing was trained"
+            Code.BAD_TICKET,
+            f"an evaluation in round {ticket.round} of {ticket.run}, where nothing was trained",
         )
     if any(answer.ticket.parameters_sha256 != ticket.parameters_sha256 for answer in evaluated):
         raise RefusedError(

@@ -41,7 +41,9 @@ class Source(_Settings):
     columns: tuple[Column, ...] | None = Field(
         default=None, min_length=1
     )  # only where the file has no header
-    population: Name | None = None  # whose budget it is, where the file's name changes; default: the file itself
+    population: Name | None = (
+        None  # whose budget it is, where the file's name changes; default: the file itself
+    )
     person: Column | None = None  # the column that says whose a record is, where people have several
     separator: str = Field(default=",", min_length=1, max_length=1)
 

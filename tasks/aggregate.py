@@ -14,6 +14,7 @@ from infra.orchestrator import step
 from tasks import layout, parameters
 from tasks.aggregation import rule
 from tasks.collect import Answer, load_parameters, load_update
+from tasks.errors import AggregationError
 from tasks.plan import RoundPlan
 
 
@@ -27,11 +28,20 @@ class Candidate(NamedTuple):
 
 @step(name="aggregate")
 def aggregate(hub: Hub, plan: RoundPlan, answers: dict[str, Answer]) -> Candidate:
-    """New parameters = base + the rule's combination of the delivered updates."""
+    """New parameters = base + the rule's combination of the delivered updates.
+
+    Raises:
+        AggregationError: the new parameters are not finite; nothing is published.
+    """
     cohort = tuple(sorted(site for site, answer in answers.items() if answer.ok))
     combined = rule(plan.study.aggregation.rule)(load_update(hub, answers[site]) for site in cohort)
     base = parameters.from_bytes(load_parameters(hub, plan.base_key, plan.base_sha256))
-    raw = parameters.to_bytes(parameters.add(base, combined))
+    new = parameters.add(base, combined)
+    if not parameters.is_finite(new):
+        raise AggregationError(
+            f"the parameters after round {plan.round} would not be finite; nothing was published"
+        )
+    raw = parameters.to_bytes(new)
     digest = parameters.sha256(raw)
     key = layout.parameters_key(plan.manifest.run, plan.round, digest)
     hub.store.put_if_absent(key, raw)

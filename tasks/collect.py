@@ -21,6 +21,8 @@ from tasks.pins import site_key
 from tasks.plan import RoundPlan
 from tasks.sealed import open_from_site
 
+LARGEST = 1e18  # of a number in an update: a site that sends more would make every later sum infinite
+
 
 class Answer(NamedTuple):
     """What one site said to one ticket: a verified receipt with an update or scores, or why there is none."""
@@ -141,7 +143,10 @@ def check_update(hub: Hub, answer: Answer, base: Parameters) -> Answer:
         return answer._replace(code=Code.BAD_UPDATE)
     if not parameters.same_form(update, base):
         return answer._replace(code=Code.BAD_UPDATE)
-    return answer if parameters.is_finite(update) else answer._replace(code=Code.UPDATE_NOT_FINITE)
+    sane = parameters.is_finite(update) and all(
+        float(abs(v).max(initial=0)) <= LARGEST for v in update.values()
+    )
+    return answer if sane else answer._replace(code=Code.UPDATE_NOT_FINITE)
 
 
 def load_update(hub: Hub, answer: Answer) -> Parameters:

@@ -68,9 +68,18 @@ def _with_metrics(site: SiteRound, evaluated: Evaluated, name: str) -> SiteRound
 
 
 def load_records(hub: Hub, run: str) -> list[RoundRecord]:
-    """All committed rounds of a run, in order."""
+    """All committed rounds of a run, in order.
+
+    Raises:
+        ContractError: the store shows a record in the place of another, or has lost one in between.
+    """
     found = (hub.read(key, RoundRecord) for key in hub.store.list(layout.commit_prefix(run)))
-    return [record for record in found if record is not None]
+    records = [record for record in found if record is not None]
+    if [(r.run, r.round) for r in records] != [(run, n + 1) for n in range(len(records))]:
+        raise ContractError(
+            f"the commits of run {run!r} in {hub.store_url} are not whole; restore the store's backup"
+        )
+    return records
 
 
 def sweep(hub: Hub, run: str, number: int, sites: tuple[str, ...]) -> None:

@@ -19,7 +19,7 @@ PROTOCOL = 1  # raised when the meaning of a message changes; a new optional fie
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]  # sites, studies, runs
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 PublicKey = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]  # raw Ed25519 key, hex
-Epsilon = Annotated[float, Field(ge=0)]
+Epsilon = Annotated[float, Field(ge=0, le=1e9)]
 Delta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -79,7 +79,7 @@ class Metrics(Message):
 
     auroc: float | None = Field(default=None, ge=0, le=1)
     accuracy: float | None = Field(default=None, ge=0, le=1)
-    loss: float | None = Field(default=None, ge=0)
+    loss: float | None = Field(default=None, ge=0, le=1e9)
 
 
 class Card(Message):
@@ -158,9 +158,9 @@ class Spent(Message):
 
     epsilon: Epsilon  # of all rounds of the run up to this one, at the study's delta
     delta: Delta
-    noise_multiplier: float = Field(ge=0)
+    noise_multiplier: float = Field(ge=0, le=1e12)
     sample_rate: float = Field(gt=0, le=1)
-    steps: int = Field(ge=0)  # noisy steps of this round
+    steps: int = Field(ge=0, le=10**9)  # noisy steps of this round
     epsilon_limit: Epsilon  # the study's limit for the whole run
 
 
@@ -168,7 +168,7 @@ class Update(Message):
     """Where a site's protected answer lies and what it is."""
 
     payload_sha256: Sha256
-    payload_bytes: int = Field(ge=1)
+    payload_bytes: int = Field(ge=1, le=2**40)
     spent: Spent | None  # None only in privacy mode none
 
 

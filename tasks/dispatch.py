@@ -15,6 +15,7 @@ from infra.hub import Hub
 from infra.orchestrator import step
 from tasks import layout
 from tasks.contracts import Code, Operation, Receipt, Ticket
+from tasks.errors import ContractError
 from tasks.lease import keep
 from tasks.pins import site_key
 from tasks.plan import RoundPlan
@@ -85,13 +86,27 @@ def _ticket(hub: Hub, plan: RoundPlan, operation: Operation, site: str, key: str
 def _write(hub: Hub, plan: RoundPlan, ticket: Ticket) -> Ticket:
     keep(hub, plan.study.name)  # a hub that slept past its lease asks nobody
     hub.write_once(layout.ticket_key(ticket), ticket)
-    return hub.read(layout.ticket_key(ticket), Ticket) or ticket
+    return _read(hub, layout.ticket_key(ticket)) or ticket
+
+
+def _read(hub: Hub, key: str) -> Ticket | None:
+    """The ticket of a key, if it was written for this very place: the store may hold out another one of ours.
+
+    Raises:
+        ContractError: a ticket of another place.
+    """
+    ticket = hub.read(key, Ticket)
+    if ticket is not None and layout.ticket_key(ticket) != key:
+        raise ContractError(
+            f"the store shows {layout.ticket_key(ticket)} under {key}; is it being tampered with?"
+        )
+    return ticket
 
 
 def _last_ticket(hub: Hub, plan: RoundPlan, operation: Operation, site: str) -> Ticket | None:
     keys = hub.store.list(layout.tickets_of_round(site, plan.manifest.run, plan.round))
     attempts = [(m[1], k) for k in keys if (m := _ATTEMPT.search(k)) and m[2] == operation]
-    return hub.read(max(attempts)[1], Ticket) if attempts else None
+    return _read(hub, max(attempts)[1]) if attempts else None
 
 
 def _still_good(hub: Hub, ticket: Ticket) -> bool:

@@ -12,8 +12,9 @@ import logging
 import secrets
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+from infra.errors import StoreError
 from infra.hub import Hub
 from tasks import layout
 from tasks.contracts import Lease
@@ -47,10 +48,8 @@ def lease(hub: Hub, study: str) -> Iterator[Lease]:
     try:
         yield _held[place]
     finally:
-        held = _held.pop(place)
-        newest = _last(hub, study)
-        if newest is not None and newest.number == held.number:  # else it is a successor's study now
-            hub.write_once(_key(study, held.number + 1), _next(hub, held, lifetime=0))
+        with suppress(StoreError):  # it runs out by itself
+            _give_back(hub, _held.pop(place))
 
 
 def keep(hub: Hub, study: str) -> None:
@@ -82,6 +81,13 @@ def fence(hub: Hub, study: str) -> int:
     if newest is not None and newest.number > held.number:
         raise _taken(study, newest.number)
     return held.number
+
+
+def _give_back(hub: Hub, held: Lease) -> None:
+    newest = _last(hub, held.study)
+    if newest is not None and newest.number == held.number:  # else it is a successor's study now
+        over = held.model_copy(update={"number": held.number + 1, "expires_at": hub.now()})
+        hub.write_once(_key(held.study, over.number), over)
 
 
 def _outlast(hub: Hub, last: Lease) -> Lease:
@@ -129,10 +135,6 @@ def _going_on(held: Lease) -> LeaseError:
 def _last(hub: Hub, study: str) -> Lease | None:
     keys = hub.store.list(layout.lease_prefix(study))
     return hub.read(keys[-1], Lease) if keys else None
-
-
-def _next(hub: Hub, held: Lease, lifetime: float) -> Lease:
-    return Lease(study=held.study, number=held.number + 1, holder=HOLDER, expires_at=hub.now() + lifetime)
 
 
 def _key(study: str, number: int) -> str:

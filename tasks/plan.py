@@ -57,6 +57,6 @@ def _base(hub: Hub, manifest: RunManifest, number: int) -> tuple[str, str]:
         digest = manifest.initial_parameters_sha256
         return layout.parameters_key(manifest.run, 0, digest), digest
     before = hub.read(layout.commit_key(manifest.run, number - 1), RoundRecord)
-    if before is None:
+    if before is None or (before.run, before.round) != (manifest.run, number - 1):
         raise StudyError(f"round {number - 1} of run {manifest.run!r} is not committed; resume the run first")
     return before.parameters_key, before.parameters_sha256

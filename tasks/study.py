@@ -41,7 +41,7 @@ class Privacy(Message):
     mode: Literal["local", "none"]
     epsilon: float | None = Field(default=None, gt=0)
     delta: float | None = Field(default=None, gt=0, lt=1)
-    clip_norm: float | None = Field(default=None, gt=0)
+    clip_norm: float | None = Field(default=None, ge=1e-6, le=1e6)
 
     @model_validator(mode="after")
     def _complete(self) -> Privacy:

@@ -22,12 +22,18 @@ def test_every_refusal_code_is_explained(code):
 
 def test_no_explained_code_is_gone():
     """A code that no longer exists is not explained."""
-    rows = [line.split("`")[1] for line in (ROOT / "docs" / "refusals.md").read_text().splitlines() if line[:3] == "| `"]
+    rows = [
+        line.split("`")[1]
+        for line in (ROOT / "docs" / "refusals.md").read_text().splitlines()
+        if line[:3] == "| `"
+    ]
 
     assert set(rows) == {str(code) for code in Code}
 
 
-@pytest.mark.parametrize("name", [f"fedrounds {n}" for n in COMMANDS] + [f"fedrounds-site {n}" for n in SITE_COMMANDS])
+@pytest.mark.parametrize(
+    "name", [f"fedrounds {n}" for n in COMMANDS] + [f"fedrounds-site {n}" for n in SITE_COMMANDS]
+)
 def test_every_command_stands_in_a_page(name):
     """Nobody has to find a command by chance."""
     words = name.split()

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
 
-from tasks.contracts import Code
-from tasks.errors import PrivacyError, RefusedError
+from tasks.errors import PrivacyError
 from tasks.learning import gradients, model
 from tasks.learning.batches import Piece, Rows, Units, most_rows
 from tasks.learning.schedule import public_units, schedule

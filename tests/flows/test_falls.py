@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Callable
 
@@ -10,7 +11,8 @@ import pytest
 from flows.commands.foreground import polite_end
 from flows.results import results
 from flows.training import training
-from infra.errors import ServiceError, StoreError
+from infra.errors import SealError, ServiceError, StoreError
+from infra.hub import Hub
 from infra.store import open_store
 from infra.store.base import Store
 from sites.job import JOB, InlineRunner, TrainJob, _job
@@ -170,7 +172,10 @@ def test_tickets_of_a_hub_that_fell_after_its_commit_are_swept(tmp_path):
 
 
 class Flickering:
-    """A store that is away for the first calls of each name; put_if_absent is done all the same."""
+    """A store that is away for the first calls on each key; put_if_absent is done all the same.
+
+    Not on leases: who begins while the store is away is told so.
+    """
 
     def __init__(self, inner: Store, fails: int, passing: bool = True):
         self.inner, self.fails, self.passing, self.left = inner, fails, passing, {}
@@ -179,7 +184,7 @@ class Flickering:
         def call(*args):
             left = self.left.setdefault((name, args[0]), self.fails)
             self.left[name, args[0]] = left - 1
-            if left > 0:
+            if left > 0 and not args[0].startswith("hub/leases/"):
                 if name == "put_if_absent":
                     self.inner.put_if_absent(*args)
                 raise StoreError("away", passing=self.passing)
@@ -230,3 +235,30 @@ def test_sigterm_ends_a_run_as_ctrl_c_does():
     with pytest.raises(KeyboardInterrupt), polite_end():
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_run_goes_on_on_another_machine_with_the_store_and_the_hubs_key(tmp_path):
+    """Nothing else of the dead machine is needed; without the key nothing in the store is believed."""
+    whole = a_federation(tmp_path / "whole")
+    undisturbed = results(whole.hub, whole.run(a_study()))["final"]["parameters_sha256"]
+    federation = a_federation(tmp_path / "falls")
+
+    def fall(key: str, data: bytes) -> bytes:
+        if key == layout.commit_key("toy-1", 2):
+            raise KeyboardInterrupt
+        return data
+
+    federation.hub.__dict__["store"] = Tampering(open_store(federation.hub.store_url), fall)
+    with pytest.raises(KeyboardInterrupt):
+        federation.run(a_study(), run="toy-1")
+
+    facts = {"store_url": federation.hub.store_url}
+    stranger = Hub(directory=tmp_path / "stranger", **facts)
+    with pytest.raises(SealError):
+        training(hub=stranger.with_clock(federation.now, federation.wait), study=a_study(), run="toy-1")
+
+    shutil.copytree(federation.hub.directory / "keys", tmp_path / "other" / "keys")
+    other = Hub(directory=tmp_path / "other", **facts).with_clock(federation.now, federation.wait)
+    training(hub=other, study=a_study(), run="toy-1")
+
+    assert results(other, "toy-1")["final"]["parameters_sha256"] == undisturbed

@@ -32,7 +32,9 @@ def test_a_deployed_study_is_scheduled_in_its_own_time_zone(prefect_server, tmp_
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 
     (tmp_path / "study.yaml").write_text(STUDY)
-    assert main(["study", "deploy", str(tmp_path / "study.yaml"), "--dir", str(prefect_server.directory)]) == 0
+    assert (
+        main(["study", "deploy", str(tmp_path / "study.yaml"), "--dir", str(prefect_server.directory)]) == 0
+    )
 
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name("training/nightly")

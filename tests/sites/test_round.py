@@ -241,6 +241,8 @@ def test_evaluation_gives_sums_for_pooling_and_rounded_figures(tmp_path):
     given = hub.publish(study)
     given["weight"][:] = [[1.0, 1.0, 0.0, 0.0][: given["weight"].shape[1]]]
 
+    hub.ask(agent, hub.ticket(study, given))
+
     scores = hub.ask(agent, hub.ticket(study, given, operation=Operation.EVALUATE)).scores
 
     assert scores.statistics[0] >= 10
@@ -248,12 +250,30 @@ def test_evaluation_gives_sums_for_pooling_and_rounded_figures(tmp_path):
     assert scores.metrics.auroc == round(scores.metrics.auroc, 2)
 
 
+def test_scores_are_given_once_and_only_where_the_ledger_has_paid(tmp_path):
+    """Scores carry no noise: a hub that could ask at will would read single records out of them."""
+    hub, agent = ToyHub(tmp_path), an_agent(tmp_path)
+    study = a_study()
+    given = hub.publish(study)
+
+    untrained = hub.ask(agent, hub.ticket(study, given, operation=Operation.EVALUATE))
+    hub.ask(agent, hub.ticket(study, given))
+    first = hub.ask(agent, hub.ticket(study, given, operation=Operation.EVALUATE, attempt=2))
+    crafted = {name: array + 1 for name, array in given.items()}
+    second = hub.ask(agent, hub.ticket(study, crafted, operation=Operation.EVALUATE, attempt=3))
+
+    assert (untrained.refusal, second.refusal) == (Code.BAD_TICKET, Code.BAD_TICKET)
+    assert first.scores is not None
+
+
 def test_too_few_held_out_records_show_nothing(tmp_path):
     """A figure over a handful of people tells of each of them."""
     hub, agent = ToyHub(tmp_path), an_agent(tmp_path, extra="disclosure: {min_held_out: 100}\n")
     study = a_study()
+    given = hub.publish(study)
+    hub.ask(agent, hub.ticket(study, given))
 
-    scores = hub.ask(agent, hub.ticket(study, hub.publish(study), operation=Operation.EVALUATE)).scores
+    scores = hub.ask(agent, hub.ticket(study, given, operation=Operation.EVALUATE)).scores
 
     assert scores.statistics is None
     assert set(scores.metrics.model_dump().values()) == {None}

@@ -165,7 +165,7 @@ def test_a_job_beyond_a_cap_is_ended(attack, name, at, said):
     refusal, log = attack(name, at)
 
     assert refusal == Code.TRAINING_FAILED
-    assert said in log
+    assert said in log or (name == "fill" and "policy.resources.disk_mb" in log)  # whoever notices first
 
 
 @pytest.mark.parametrize("name", ["forge", "babble"])

@@ -2,9 +2,11 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tasks.errors import PrivacyError
-from tasks.learning.schedule import schedule
+from tasks.learning.schedule import public_units, schedule
 from tasks.study import Local
 
 
@@ -34,3 +36,18 @@ def test_planning_needs_no_torch():
     """The chooser and the schedule are imported by light processes."""
     code = "import sys, tasks.learning, tasks.learning.schedule; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@given(n=st.integers(1, 10**7))
+def test_the_public_number_of_units_is_coarse_and_near(n):
+    """What shows outside is a band: near enough to train well, too wide to count people with."""
+    assert abs(public_units(n) - n) <= max(1, 0.1 * n)
+    assert n < 20 or len({public_units(n + n * step // 100) for step in range(50)}) <= 14
+
+
+def test_neighbouring_data_sets_have_the_same_steps():
+    """Nothing that leaves a site tells 60 records from 61."""
+    local = Local(batch_size=8)
+
+    assert schedule(local, public_units(60)) == schedule(local, public_units(61))
+    assert schedule(Local(batch_size="full"), public_units(60)).batch == 60
