@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from infra.hub import Hub
-from infra.orchestrator import Outcome, emit, gather, heartbeat, show
+from infra.orchestrator import Outcome, emit, gather, heartbeat, show, timed
 from tasks import layout, parameters
 from tasks.contracts import Code, Operation, Progress, Receipt, SiteRound, Ticket
 from tasks.errors import ContractError, QuorumError
@@ -58,7 +58,9 @@ def collect(hub: Hub, plan: RoundPlan, tickets: dict[str, Ticket], again: Again 
         answer = check_update(hub, follow(hub, tickets[site], again), base)
         return _outcome(plan, answer)
 
-    answers = {a.site: a for a in gather(one, plan.asked, name=lambda site: f"train · {site}")}
+    with timed("collect"):
+        gathered = gather(one, plan.asked, name=lambda site: f"train · {site}")
+    answers = {a.site: a for a in gathered}
     delivered = sum(a.ok for a in answers.values())
     if delivered < plan.study.quorum:
         why = ", ".join(f"{a.site}: {a.code}" for a in answers.values() if a.code)

@@ -12,7 +12,7 @@ from infra.orchestrator.events import emit, markdown
 from infra.orchestrator.farewell import drain
 from infra.orchestrator.flows import quiet_subflows, run_flow, subflow, use
 from infra.orchestrator.presence import ensure_pool, heartbeat, paused
-from infra.orchestrator.steps import Outcome, gather, show, step, timings
+from infra.orchestrator.steps import Outcome, gather, show, step, timed, timings
 
 __all__ = [
     "Outcome",
@@ -29,6 +29,7 @@ __all__ = [
     "show",
     "step",
     "subflow",
+    "timed",
     "timings",
     "use",
 ]

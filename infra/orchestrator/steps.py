@@ -13,7 +13,8 @@ import inspect
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 from infra.orchestrator.context import inside
@@ -56,24 +57,31 @@ def step(
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
 
-        def timed(*args: P.args, **kwargs: P.kwargs) -> R:
-            began = time.perf_counter()
-            try:
+        def clocked(*args: P.args, **kwargs: P.kwargs) -> R:
+            with timed(name):
                 return function(*args, **kwargs)
-            finally:
-                _timings.append((name, time.perf_counter() - began))
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             if not inside():
-                return timed(*args, **kwargs)
+                return clocked(*args, **kwargs)
             title = (run_name or name).format(**signature.bind(*args, **kwargs).arguments)
-            result: R = _task(name, title, retries, retry_delay_s)(lambda: timed(*args, **kwargs))
+            result: R = _task(name, title, retries, retry_delay_s)(lambda: clocked(*args, **kwargs))
             return result
 
         return call
 
     return decorate
+
+
+@contextmanager
+def timed(name: str) -> Iterator[None]:
+    """Keep how long the block took, under `name`."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        _timings.append((name, time.perf_counter() - began))
 
 
 def timings() -> list[tuple[str, float]]:

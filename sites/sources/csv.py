@@ -28,8 +28,12 @@ _LOOKED_AT = 65_536  # bytes that tell a text from a spreadsheet or an archive
 
 class _Shape(NamedTuple):
     first: list[str]  # cells of the first row
-    rows: int  # the first one included
+    digests: NDArray[np.int64]  # one of each row's own cells, the first one included
     header: bool
+
+    @property
+    def rows(self) -> int:
+        return len(self.digests)
 
 
 def read(source: Source, base: Path, columns: Sequence[str]) -> Rows:
@@ -55,15 +59,9 @@ def read(source: Source, base: Path, columns: Sequence[str]) -> Rows:
     }
     n = shape.rows - shape.header
     if source.person is None:
-        return Rows({name: table[name] for name in columns}, n, None, _content(cells))
+        return Rows({name: table[name] for name in columns}, n, None, shape.digests[int(shape.header) :])
     persons, identities = _persons(path, source.person, table[source.person])
     return Rows({name: table[name] for name in columns}, n, persons, identities)
-
-
-def _content(cells: dict[str, NDArray[Any]]) -> NDArray[np.int64]:
-    """Shape (n,): a digest of each record's own cells, so that adding or removing another changes nothing."""
-    digests: NDArray[np.uint64] = pd.util.hash_pandas_object(pd.DataFrame(cells), index=False).to_numpy()
-    return digests.view(np.int64)
 
 
 def _checked_shape(path: Path, source: Source) -> _Shape:
@@ -73,7 +71,7 @@ def _checked_shape(path: Path, source: Source) -> _Shape:
             if b"\0" in file.read(_LOOKED_AT):
                 _unreadable(path, "is no text table; export it as CSV (UTF-8)")
         with path.open(encoding="utf-8-sig", newline="") as text:
-            first, rows = _count(path, csv.reader(text, delimiter=source.separator, strict=True))
+            first, digests = _digested(path, csv.reader(text, delimiter=source.separator, strict=True))
     except OSError as exc:
         raise RefusedError(
             Code.UNREADABLE_DATA,
@@ -88,7 +86,7 @@ def _checked_shape(path: Path, source: Source) -> _Shape:
             Code.UNREADABLE_DATA, f"{path} is no CSV ({exc}); look for a quote that is not closed"
         ) from None
     header = source.columns is None
-    if rows == 0:
+    if len(digests) == 0:
         _unreadable(path, "is empty; expected records")
     if source.columns is not None and len(source.columns) != len(first):
         _unreadable(
@@ -96,9 +94,9 @@ def _checked_shape(path: Path, source: Source) -> _Shape:
         )
     if source.columns is not None and [cell.strip() for cell in first] == list(source.columns):
         _unreadable(path, "has a header line; remove columns from site.yaml")
-    if rows == 1 and header:
+    if len(digests) == 1 and header:
         _unreadable(path, "has a header line and no records")
-    return _Shape(first, rows, header)
+    return _Shape(first, digests, header)
 
 
 def _frame(path: Path, separator: str, width: int, places: Sequence[int]) -> pd.DataFrame:
@@ -119,10 +117,13 @@ def _frame(path: Path, separator: str, width: int, places: Sequence[int]) -> pd.
         _unreadable(path, "is no CSV that can be read; export it again")
 
 
-def _count(path: Path, reader: Any) -> tuple[list[str], int]:
-    """The first row and the number of rows; blank lines do not count."""
+def _digested(path: Path, reader: Any) -> tuple[list[str], NDArray[np.int64]]:
+    """The first row, and a digest of each row's own cells; blank lines do not count.
+
+    Held-out coins hang on the digests: a record that comes or goes may not move another one.
+    """
     first: list[str] = []
-    rows = 0
+    digests = bytearray()
     for row in reader:
         if len(row) < 2 and not "".join(row).strip():
             continue
@@ -131,8 +132,8 @@ def _count(path: Path, reader: Any) -> tuple[list[str], int]:
             _unreadable(
                 path, f"has {len(row)} cells in line {reader.line_num} and {len(first)} in the first row"
             )
-        rows += 1
-    return first, rows
+        digests += hashlib.blake2b("\0".join(row).encode(), digest_size=8).digest()
+    return first, np.frombuffer(bytes(digests), dtype="<i8").astype(np.int64)
 
 
 def _check_names(path: Path, names: list[str], source: Source, columns: Sequence[str]) -> None:

@@ -10,14 +10,14 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import NamedTuple
 
 from tests.chaos.points import HUB_POINTS, SITE_POINTS, Point
 from tests.chaos.world import LEASE_S, World
 from tests.federation import SITES
 
-Play = Callable[[World], Iterator[None]]
+Play = Callable[[World], Generator[None, None, None]]
 USUAL_S = 3.0  # about what an undisturbed run takes; random times are drawn from it
 
 PASSAGES = {  # how often a run of three rounds and three sites passes a point at least
@@ -81,7 +81,7 @@ def chosen(runs: int, seed: int) -> list[Fault]:
     return found[:runs]
 
 
-def nothing(_world: World) -> Iterator[None]:
+def nothing(_world: World) -> Generator[None, None, None]:
     """An undisturbed run."""
     yield
 
@@ -95,7 +95,7 @@ def _moment(draw: random.Random) -> float:
 
 
 def _point(who: str, point: Point) -> Play:
-    def play(world: World) -> Iterator[None]:
+    def play(world: World) -> Generator[None, None, None]:
         world.arm(who, point)
         while world.armed(who):
             yield
@@ -104,14 +104,14 @@ def _point(who: str, point: Point) -> Play:
     return play
 
 
-def _after(seconds: float) -> Iterator[None]:
+def _after(seconds: float) -> Generator[None, None, None]:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         yield
 
 
 def _kill_hub(moment: float, number: signal.Signals = signal.SIGKILL) -> Play:
-    def play(world: World) -> Iterator[None]:
+    def play(world: World) -> Generator[None, None, None]:
         yield
         yield from _after(moment)
         if world.hubs[-1].poll() is None:
@@ -124,7 +124,7 @@ def _kill_hub(moment: float, number: signal.Signals = signal.SIGKILL) -> Play:
 def _pause_hub(moment: float, longer: float) -> Play:
     """A second hub is started beside the sleeping one, which wakes when its lease is over."""
 
-    def play(world: World) -> Iterator[None]:
+    def play(world: World) -> Generator[None, None, None]:
         yield
         yield from _after(moment)
         sleeper = world.hubs[-1]
@@ -140,7 +140,7 @@ def _pause_hub(moment: float, longer: float) -> Play:
 
 
 def _kill_agent(site: str, moment: float, number: signal.Signals = signal.SIGKILL) -> Play:
-    def play(world: World) -> Iterator[None]:
+    def play(world: World) -> Generator[None, None, None]:
         yield
         yield from _after(moment)
         world.agents[site].send_signal(number)
@@ -150,7 +150,7 @@ def _kill_agent(site: str, moment: float, number: signal.Signals = signal.SIGKIL
 
 
 def _pause_agent(site: str, moment: float, seconds: float) -> Play:
-    def play(world: World) -> Iterator[None]:
+    def play(world: World) -> Generator[None, None, None]:
         yield
         yield from _after(moment)
         world.agents[site].send_signal(signal.SIGSTOP)
@@ -166,7 +166,7 @@ def _pause_agent(site: str, moment: float, seconds: float) -> Play:
 def _kill_below(site: str, moment: float, job: bool) -> Play:
     """The template of an agent, or the first job that is seen after the moment."""
 
-    def play(world: World) -> Iterator[None]:
+    def play(world: World) -> Generator[None, None, None]:
         yield
         yield from _after(moment)
         while True:
@@ -184,7 +184,7 @@ def _kill_below(site: str, moment: float, job: bool) -> Play:
 def _store_away(moment: float, seconds: float) -> Play:
     """The store's folder vanishes, as when its disk is unmounted, and comes back."""
 
-    def play(world: World) -> Iterator[None]:
+    def play(world: World) -> Generator[None, None, None]:
         yield
         while world.progress == 0 and moment > USUAL_S / 2:
             yield
@@ -203,7 +203,7 @@ def _store_away(moment: float, seconds: float) -> Play:
 
 
 def _kill_pair(site: str, moment: float) -> Play:
-    def play(world: World) -> Iterator[None]:
+    def play(world: World) -> Generator[None, None, None]:
         yield
         yield from _after(moment)
         world.agents[site].kill()
@@ -214,7 +214,7 @@ def _kill_pair(site: str, moment: float) -> Play:
 
 
 def _kill_all(moment: float) -> Play:
-    def play(world: World) -> Iterator[None]:
+    def play(world: World) -> Generator[None, None, None]:
         yield
         yield from _after(moment)
         for agent in world.agents.values():

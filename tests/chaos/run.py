@@ -19,6 +19,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from flows.commands.foreground import polite_end
 from tests.chaos.faults import Fault, chosen, nothing
 from tests.chaos.invariants import violations
 from tests.chaos.world import Stuck, World
@@ -90,11 +91,12 @@ def main() -> int:
     many = chosen(args.runs * 50 if args.only else args.runs, args.seed)
     faults = [f for f in many if args.only in f"{f.component}: {f.name}"][: args.runs]
     results = []
-    for number, result in enumerate(all_runs(folder, faults), 1):
-        results.append(result)
-        verdict = "; ".join(result.broken) or f"survived, {result.recovered_s:.1f} s"
-        about = f"{number:4d}  {time.strftime('%H:%M:%S')}  {result.fault.component}: {result.fault.name}"
-        print(f"{about}: {verdict}{'' if result.hit else ' (the run was over first)'}", flush=True)
+    with polite_end():  # no agent is left behind, however the harness ends
+        for number, result in enumerate(all_runs(folder, faults), 1):
+            results.append(result)
+            verdict = "; ".join(result.broken) or f"survived, {result.recovered_s:.1f} s"
+            about = f"{number:4d}  {time.strftime('%H:%M:%S')}  {result.fault.component}: {result.fault.name}"
+            print(f"{about}: {verdict}{'' if result.hit else ' (the run was over first)'}", flush=True)
     Console(width=110).print(table(results))
     if any(r.broken for r in results):
         print(f"the folders of the broken runs are in {folder}")

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import psutil
@@ -73,7 +73,7 @@ class World:
                 each.kill()
                 each.wait()
 
-    def play(self, run: str, fault: Callable[[World], Iterator[None]]) -> float:
+    def play(self, run: str, fault: Callable[[World], Generator[None, None, None]]) -> float:
         """Play a whole run under a fault; returns the seconds from the fault to the next committed round.
 
         The fault is a generator that is woken all the time; where it first yields
@@ -98,8 +98,7 @@ class World:
             if time.monotonic() > until:
                 raise Stuck(f"run {run} did not end in {RUN_LIMIT_S:.0f} s; {self._last_words()}")
             time.sleep(LOOK_S)
-        for _ in going:  # lets it take back what it has done
-            pass
+        going.close()  # takes back what it has done; a fault that never came does not wait for ever
         for file in self.folder.glob("*.point"):
             file.unlink()
         return max(0.0, (recovered or time.monotonic()) - self.hit_at) if self.hit_at else 0.0
