@@ -11,8 +11,8 @@ from flows.results import list_runs, results
 from infra.signing import SigningKey
 from tasks import parameters
 from tasks.contracts import Receipt
-from tasks.errors import QuorumError, StudyError
-from tests.federation import SITES, a_federation, a_study
+from tasks.errors import ContractError, QuorumError, StudyError
+from tests.federation import SITES, Tampering, a_federation, a_study
 
 
 def test_a_run_goes_through_all_rounds_and_every_round_is_committed(tmp_path):
@@ -178,3 +178,57 @@ def test_runs_are_listed_with_their_state(tmp_path):
     listed = list_runs(federation.hub)
 
     assert [(r["run"], r["rounds"], r["state"]) for r in listed] == [("toy-1", 2, "finished")]
+
+
+def test_an_older_ticket_of_our_own_under_a_new_key_stops_the_run(tmp_path):
+    """The store may hold out what the hub did sign, at another place: that is tampering, not an answer."""
+    federation = a_federation(tmp_path)
+    honest = federation.store
+
+    class Stale(Tampering):
+        def put_if_absent(self, key: str, data: bytes) -> bool:
+            return False if self._is_second(key) else self.inner.put_if_absent(key, data)
+
+        def get(self, key: str) -> bytes | None:
+            return honest.get(key.replace("/00002-", "/00001-")) if self._is_second(key) else honest.get(key)
+
+        @staticmethod
+        def _is_second(key: str) -> bool:
+            return "/in/tickets/" in key and "/00002-" in key
+
+    stale = Stale(honest, lambda key, data: data)
+    keep = honest.delete
+    honest.delete = lambda key: None if "/00001-" in key else keep(key)  # the store forgets nothing
+    federation.hub.__dict__["store"] = stale
+
+    with pytest.raises(ContractError, match="tampered"):
+        federation.run(a_study(), run="toy-1")
+
+    assert len(results(federation.hub, "toy-1")["rounds"]) == 1
+
+
+def test_a_number_that_would_make_the_sum_infinite_is_left_out(tmp_path):
+    """3e38 is finite, and twice of it is not."""
+    federation = a_federation(tmp_path)
+    poisoned: dict[str, str] = {}
+
+    def poison(key: str, data: bytes) -> bytes:
+        if key.startswith("sites/south/out/") and key.endswith("update.safetensors"):
+            raw = parameters.to_bytes(
+                {k: np.full_like(v, 3e38) for k, v in parameters.from_bytes(data).items()}
+            )
+            poisoned["sha"] = parameters.sha256(raw)
+            return raw
+        if key.startswith("sites/south/out/") and key.endswith("receipt.json") and "train" in key:
+            from base64 import b64decode
+
+            receipt = Receipt.model_validate_json(b64decode(json.loads(data)["body"]))
+            update = receipt.update.model_copy(update={"payload_sha256": poisoned["sha"]})
+            return south.key.seal(receipt.model_copy(update={"update": update}))
+        return data
+
+    federation = a_federation(tmp_path, rule=poison)
+    south = federation.agents["south"]
+    result = results(federation.hub, federation.run(a_study()))
+
+    assert result["rounds"][0]["sites"]["south"]["code"] == "update_not_finite"
