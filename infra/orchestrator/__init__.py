@@ -8,10 +8,10 @@ is missing, not the round.
 """
 
 from infra.orchestrator.deployments import deploy
-from infra.orchestrator.events import emit, markdown
+from infra.orchestrator.events import emit
 from infra.orchestrator.farewell import drain
 from infra.orchestrator.flows import quiet_subflows, run_flow, subflow, use
-from infra.orchestrator.presence import ensure_pool, heartbeat, paused
+from infra.orchestrator.presence import heartbeat, paused
 from infra.orchestrator.steps import Outcome, gather, show, step, timed, timings
 
 __all__ = [
@@ -19,10 +19,8 @@ __all__ = [
     "deploy",
     "drain",
     "emit",
-    "ensure_pool",
     "gather",
     "heartbeat",
-    "markdown",
     "paused",
     "quiet_subflows",
     "run_flow",

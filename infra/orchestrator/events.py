@@ -1,4 +1,4 @@
-"""What happened, for people and automations: Prefect events `fedrounds.*`, and pages of text beside a run."""
+"""What happened, for people and automations: Prefect events `fedrounds.*`."""
 
 from __future__ import annotations
 
@@ -32,21 +32,3 @@ def emit(
     resources = [{"prefect.resource.id": id_, "prefect.resource.name": str(name)} for id_, name in named]
     related = [{**resource, "prefect.resource.role": "run"} for resource in resources[1:]]
     emit_event(event, resource=resources[0], related=related, payload=payload or {})
-
-
-def markdown(key: str, text: str) -> None:
-    """Keep a page of text with the flow run, under Artifacts. The newest of a key is the one shown first.
-
-    Args:
-        key: lower-case letters, digits and dashes.
-        text: markdown.
-    """
-    if not inside():
-        return
-    from httpx import HTTPError
-    from prefect.artifacts import create_markdown_artifact
-
-    try:
-        create_markdown_artifact(text, key=key)
-    except HTTPError as exc:  # a page less; the run goes on
-        log.warning("Prefect does not take the page %s: %s", key, type(exc).__name__)

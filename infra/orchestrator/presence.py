@@ -37,13 +37,6 @@ SILENCE_S = 30.0  # no call after one that failed
 PAGE = 200  # most pools in one answer of the server
 
 
-def ensure_pool(site: str) -> None:
-    """Make the site's pool where it is missing, in the background."""
-    if inside():
-        mirror = _mirror()
-        mirror.later(lambda: mirror.create(site))
-
-
 def heartbeat(site: str, at: float) -> None:
     """Show that the site was heard of; cheap to call often.
 

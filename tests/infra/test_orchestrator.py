@@ -51,9 +51,9 @@ def test_nothing_of_this_imports_prefect(tmp_path):
     program = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
         "from tests.infra.test_orchestrator import a_hub, a_training\n"
-        "from infra.orchestrator import emit, heartbeat, markdown, paused, show\n"
+        "from infra.orchestrator import emit, heartbeat, paused, show\n"
         "a_training(a_hub(Path(sys.argv[2])))\n"
-        "emit('fedrounds.x', run='r'); heartbeat('s', 0); markdown('k', 't'); show('Waiting')\n"
+        "emit('fedrounds.x', run='r'); heartbeat('s', 0); show('Waiting')\n"
         "print(paused('s'), 'prefect' in sys.modules)"
     )
 

@@ -101,13 +101,6 @@ def test_events_name_the_site_and_the_flow_run(shown):
     assert events_of(shown.client, "fedrounds.round.committed")
 
 
-def test_a_page_is_kept_with_the_run(shown):
-    """Markdown under Artifacts."""
-    artifacts = [a for a in shown.client.read_artifacts() if a.key == "result"]
-
-    assert [(a.data, a.flow_run_id) for a in artifacts] == [("# all is well", shown.run.id)]
-
-
 def test_each_site_is_a_pool_with_its_last_contact(shown):
     """Presence: the worker's heartbeat is the site's; no stock worker can serve such a pool."""
     pool = wait_for(lambda: shown.client.read_work_pool("site-cleveland"), "the pool")
