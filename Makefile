@@ -1,4 +1,4 @@
-# make demo | test | check | services | bench | chaos: see the README. Everything lands in .venv, nothing elsewhere
+# make demo | test | test-long | check | services | bench | chaos: see the README. Everything lands in .venv, nothing elsewhere
 # (but `make services`, which installs a real S3 server's Debian packages for the tests).
 
 PYTHON ?= python3
@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test check services bench chaos clean
+.PHONY: install demo test test-long check services bench chaos clean
 
 install: $(INSTALLED)
 
@@ -23,6 +23,9 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+test-long: install
+	$(BIN)/python -m pytest -m long
 
 check: install
 	$(BIN)/ruff check .
