@@ -31,6 +31,10 @@ COMMANDS: dict[str, Command] = {
     "resume": Command("sites.commands.resume", "take the kill switch back"),
     "held": Command("sites.commands.held", "list answers that wait for a person"),
     "release": Command("sites.commands.release", "let waiting answers leave"),
+    "install-service": Command("sites.commands.install_service", "run the agent as a locked-down service"),
+    "uninstall-service": Command(
+        "sites.commands.uninstall_service", "remove that service; keep keys and ledger"
+    ),
 }
 
 EPILOG = """examples:

@@ -76,7 +76,7 @@ def make_client(address: Address, ca_bundle: str | None, proxy: str | None) -> A
         raise StoreError(f"no CA bundle at {ca_bundle}: expected the PEM file of the store's authority")
     with telling(address.place, "open"):
         session = botocore.session.Session(profile=address.profile)
-        region = address.region or session.get_config_variable("region") or DEFAULT_REGION
+        region = _region(address, session)
         endpoint, in_path = (address.endpoint, True) if address.endpoint else at_aws(address.bucket, region)
         session.register_component("data_loader", slim_loader(in_path))
         return session.create_client(
@@ -86,6 +86,18 @@ def make_client(address: Address, ca_bundle: str | None, proxy: str | None) -> A
             verify=ca_bundle,
             config=_config(proxy),
         )
+
+
+def endpoint_of(url: str) -> str:
+    """The server that a store's URL names. Contacts nobody. Raises StoreError: no such profile, a wrong URL."""
+    address = read_address(url)
+    with telling(address.place, "open"):
+        region = _region(address, botocore.session.Session(profile=address.profile))
+    return address.endpoint or at_aws(address.bucket, region)[0]
+
+
+def _region(address: Address, session: Any) -> str:
+    return str(address.region or session.get_config_variable("region") or DEFAULT_REGION)
 
 
 def _config(proxy: str | None) -> Config:
