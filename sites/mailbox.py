@@ -42,15 +42,21 @@ class Mailbox:
     def study(self, ticket: Ticket) -> bytes | None:
         return self.store.get(layout.study_key(ticket.study, ticket.study_sha256))
 
-    def parameters(self, ticket: Ticket) -> bytes:
+    def parameters(self, ticket: Ticket, most_bytes: int) -> bytes:
         """The parameters a ticket names.
 
         Raises:
-            RefusedError: absent, or other bytes than the ticket says.
+            RefusedError: absent, above `most_bytes`, or other bytes than the ticket says.
         """
-        raw = self.store.get(ticket.parameters_key)
+        raw = self.store.get(ticket.parameters_key, most_bytes)
         if raw is None:
             raise RefusedError(Code.BAD_TICKET, f"the store has no {ticket.parameters_key}")
+        if len(raw) > most_bytes:
+            raise RefusedError(
+                Code.BAD_TICKET,
+                f"{ticket.parameters_key} has more than {most_bytes} bytes; where the study's model is that large, "
+                f"raise resources.parameters_mb in site.yaml",
+            )
         found = hashlib.sha256(raw).hexdigest()
         if found != ticket.parameters_sha256:
             raise RefusedError(

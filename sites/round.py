@@ -82,7 +82,7 @@ def play(ticket: Ticket, desk: Desk) -> Done:
     again = _made_before(ticket, desk.outbox)
     if again is not None:
         return again
-    task = Task(ticket, study, source, desk.mailbox.parameters(ticket))
+    task = Task(ticket, study, source, _parameters(ticket, desk))
 
     with _workplace(ticket, desk) as workplace:
         survey = surveyed(ticket, study, source, desk.site, workplace, desk.audit)
@@ -123,6 +123,10 @@ def settle(answer: Answer, site: Site, audit: Audit) -> None:
     with closing(Ledger(site.state, site=site.settings.site)) as ledger:
         if charge(ledger, answer.ticket):
             note_charged(audit, answer.ticket, ledger)
+
+
+def _parameters(ticket: Ticket, desk: Desk) -> bytes:
+    return desk.mailbox.parameters(ticket, desk.site.settings.resources.parameters_mb * 2**20)
 
 
 def _facts(ticket: Ticket, desk: Desk) -> Facts:

@@ -99,6 +99,7 @@ class Testing(_Settings):
 
 class Resources(_Settings):
     threads: int = Field(default=1, ge=1, le=1024)  # of training; more than 1 gives up bit-equal repeats
+    parameters_mb: int = Field(default=1024, ge=1, le=65_536)  # MiB, of a model; a larger one is not fetched
 
 
 class AuditSettings(_Settings):

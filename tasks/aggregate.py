@@ -13,7 +13,7 @@ from infra.hub import Hub
 from infra.orchestrator import step
 from tasks import layout, parameters
 from tasks.aggregation import rule
-from tasks.collect import Answer, load_parameters, load_update
+from tasks.collect import HEADER_SLACK, Answer, load_parameters, load_update
 from tasks.errors import AggregationError
 from tasks.plan import RoundPlan
 
@@ -34,8 +34,11 @@ def aggregate(hub: Hub, plan: RoundPlan, answers: dict[str, Answer]) -> Candidat
         AggregationError: the new parameters are not finite; nothing is published.
     """
     cohort = tuple(sorted(site for site, answer in answers.items() if answer.ok))
-    combined = rule(plan.study.aggregation.rule)(load_update(hub, answers[site]) for site in cohort)
-    base = parameters.from_bytes(load_parameters(hub, plan.base_key, plan.base_sha256))
+    raw = load_parameters(hub, plan.manifest, plan.base_key, plan.base_sha256)
+    base, most_bytes = parameters.from_bytes(raw), len(raw) + HEADER_SLACK
+    combined = rule(plan.study.aggregation.rule)(
+        load_update(hub, answers[site], most_bytes) for site in cohort
+    )
     new = parameters.add(base, combined)
     if not parameters.is_finite(new):
         raise AggregationError(

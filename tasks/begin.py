@@ -45,6 +45,7 @@ def begin(hub: Hub, study: Study, run: str) -> RunManifest:
         recipe_sha256=recipe_sha256(study.recipe),
         created_at=hub.now(),
         initial_parameters_sha256=parameters.sha256(raw),
+        parameters_bytes=len(raw),
     )
     hub.write_once(layout.study_key(study.name, study.sha256), study)
     hub.store.put_if_absent(layout.parameters_key(run, 0, manifest.initial_parameters_sha256), raw)

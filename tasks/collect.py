@@ -13,7 +13,7 @@ from typing import NamedTuple
 from infra.hub import Hub
 from infra.orchestrator import Outcome, emit, gather, heartbeat, show, timed
 from tasks import layout, parameters
-from tasks.contracts import Code, Operation, Progress, Receipt, SiteRound, Ticket
+from tasks.contracts import Code, Operation, Progress, Receipt, RunManifest, SiteRound, Ticket
 from tasks.errors import ContractError, QuorumError
 from tasks.lease import keep
 from tasks.parameters import Parameters
@@ -21,6 +21,10 @@ from tasks.pins import site_key
 from tasks.plan import RoundPlan
 from tasks.sealed import open_from_site
 
+HEADER_SLACK = (
+    4096  # bytes; an update may differ from the parameters in its safetensors header, not in its arrays
+)
+MOST_PARAMETERS_BYTES = 2**33  # of a run whose manifest does not say
 LARGEST = 1e18  # of a number in an update: a site that sends more would make every later sum infinite
 
 
@@ -52,10 +56,11 @@ def collect(hub: Hub, plan: RoundPlan, tickets: dict[str, Ticket], again: Again 
     Raises:
         QuorumError: fewer verified updates than the study's quorum; nothing is combined.
     """
-    base = parameters.from_bytes(load_parameters(hub, plan.base_key, plan.base_sha256))
+    raw = load_parameters(hub, plan.manifest, plan.base_key, plan.base_sha256)
+    base, most_bytes = parameters.from_bytes(raw), len(raw) + HEADER_SLACK
 
     def one(site: str) -> Outcome[Answer]:
-        answer = check_update(hub, follow(hub, tickets[site], again), base)
+        answer = check_update(hub, follow(hub, tickets[site], again), base, most_bytes)
         return _outcome(plan, answer)
 
     with timed("collect"):
@@ -135,12 +140,12 @@ def _fits(receipt: Receipt, ticket: Ticket) -> bool:
     )
 
 
-def check_update(hub: Hub, answer: Answer, base: Parameters) -> Answer:
+def check_update(hub: Hub, answer: Answer, base: Parameters, most_bytes: int) -> Answer:
     """The same answer, or with a code where its update is not what the receipt promises."""
     if not answer.ok:
         return answer
     try:
-        update = load_update(hub, answer)
+        update = load_update(hub, answer, most_bytes)
     except ContractError:
         return answer._replace(code=Code.BAD_UPDATE)
     if not parameters.same_form(update, base):
@@ -151,26 +156,31 @@ def check_update(hub: Hub, answer: Answer, base: Parameters) -> Answer:
     return answer if sane else answer._replace(code=Code.UPDATE_NOT_FINITE)
 
 
-def load_update(hub: Hub, answer: Answer) -> Parameters:
+def load_update(hub: Hub, answer: Answer, most_bytes: int) -> Parameters:
     """A site's update from the store.
 
     Raises:
-        ContractError: absent, or other bytes than the receipt says.
+        ContractError: absent, above `most_bytes`, or other bytes than the receipt says.
     """
     promised = answer.receipt.update if answer.receipt else None
-    raw = hub.store.get(layout.answer_key(answer.ticket, "update.safetensors"))
-    if promised is None or raw is None or parameters.sha256(raw) != promised.payload_sha256:
+    raw = hub.store.get(layout.answer_key(answer.ticket, "update.safetensors"), most_bytes)
+    if (
+        promised is None
+        or raw is None
+        or len(raw) > most_bytes
+        or parameters.sha256(raw) != promised.payload_sha256
+    ):
         raise ContractError(f"the update of site {answer.site!r} is not the one its receipt names")
     return parameters.from_bytes(raw)
 
 
-def load_parameters(hub: Hub, key: str, sha256: str) -> bytes:
-    """Parameters that this hub published.
+def load_parameters(hub: Hub, manifest: RunManifest, key: str, sha256: str) -> bytes:
+    """Parameters of a run that this hub published.
 
     Raises:
         ContractError: the store lost them or holds other bytes.
     """
-    raw = hub.store.get(key)
+    raw = hub.store.get(key, manifest.parameters_bytes or MOST_PARAMETERS_BYTES)
     if raw is None or parameters.sha256(raw) != sha256:
         raise ContractError(
             f"{key} is missing or altered in {hub.store_url}; restore the store from its backup"

@@ -114,6 +114,7 @@ class RunManifest(Message):
     recipe_sha256: Sha256
     created_at: float
     initial_parameters_sha256: Sha256
+    parameters_bytes: int | None = Field(default=None, ge=1)  # of every set of parameters of the run
 
 
 class Ticket(Message):

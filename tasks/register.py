@@ -72,7 +72,7 @@ def register(hub: Hub, study: Study, manifest: RunManifest, record: RoundRecord)
         return known.model_version
     with tracked(hub, study, manifest) as run:
         run.records[record.round] = record
-        made = _find_version(run, record) or _make_version(hub, run, study, record)
+        made = _find_version(run, record) or _make_version(hub, run, study, manifest, record)
         calls = REGISTRATION + _crown(run, study, made)
         run.tell_sites(CALLS - calls + int(record.seconds / SECONDS_PER_BATCH))
     hub.write_once(marker, Registered(run=record.run, round=record.round, model_version=made.number))
@@ -133,9 +133,11 @@ def _find_version(run: TrackedRun, record: RoundRecord) -> Version | None:
     return found[0] if found else None
 
 
-def _make_version(hub: Hub, run: TrackedRun, study: Study, record: RoundRecord) -> Version:
+def _make_version(
+    hub: Hub, run: TrackedRun, study: Study, manifest: RunManifest, record: RoundRecord
+) -> Version:
     """Model, files, metrics, version: in an order that lets a repeat go on where it stopped."""
-    raw = load_parameters(hub, record.parameters_key, record.parameters_sha256)
+    raw = load_parameters(hub, manifest, record.parameters_key, record.parameters_sha256)
     spent = modelcard.epsilons(r for n, r in sorted(run.records.items()) if n <= record.round)
     tags, card = _version_tags(hub, record, spent), modelcard.round_card(study, record, spent)
     model = _model(run, study, record, ANONYMOUS | tags | {NOTE: card})

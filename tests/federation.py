@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from infra.store import open_store
-from infra.store.base import Store, Versioned
+from infra.store.base import MESSAGE_BYTES, Store, Versioned
 from simulation.federation import Federation
 from sites.settings import load_site
 from tasks.study import Study
@@ -39,8 +39,8 @@ class Tampering:
         changed = self.rule(key, data)
         return True if changed is None else self.inner.put_if_absent(key, changed)
 
-    def get(self, key: str) -> bytes | None:
-        return self.inner.get(key)
+    def get(self, key: str, limit: int = MESSAGE_BYTES) -> bytes | None:
+        return self.inner.get(key, limit)
 
     def get_if_changed(self, key: str, tag: str | None) -> Versioned | None:
         return self.inner.get_if_changed(key, tag)

@@ -3,7 +3,8 @@
 The only conditional primitive is put-if-absent; leases, commits and cursors are
 numbered objects that are created once, never compared and swapped. Keys are
 `/`-separated parts of [A-Za-z0-9._-]; nothing else is accepted, so that no key
-can climb out of a directory.
+can climb out of a directory. Every read has a bound: whoever can write an
+object, or the store itself, could else fill its reader's memory.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from infra.errors import StoreError
 
 _KEY = re.compile(r"(?!.*(?:^|/)\.{1,2}(?:/|$))[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*")
 MAX_KEY_LENGTH = 500
+MESSAGE_BYTES = 512 * 1024  # bound of a read that names none: no sealed message is larger
 
 
 class Versioned(NamedTuple):
@@ -33,11 +35,18 @@ class Store(Protocol):
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """Create the object; False, and nothing changed, where the key exists. Exactly one racer wins."""
 
-    def get(self, key: str) -> bytes | None:
-        """The object's bytes; None where there is none."""
+    def get(self, key: str, limit: int = MESSAGE_BYTES) -> bytes | None:
+        """The object's bytes; None where there is none.
+
+        Of an object above `limit` bytes come the first limit + 1 and no more, as from a file's read: it fails
+        the check of its length, digest or signature, which everything read here goes through.
+        """
 
     def get_if_changed(self, key: str, tag: str | None) -> Versioned | None:
-        """The object where it differs from `tag`; None where it is the same or absent. Cheap to poll."""
+        """The object where it differs from `tag`; None where it is the same or absent. Cheap to poll.
+
+        For small objects that are overwritten: bounded as `get` is by MESSAGE_BYTES.
+        """
 
     def list(self, prefix: str) -> list[str]:
         """All keys that begin with `prefix`, sorted."""

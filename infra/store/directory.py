@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from infra.errors import StoreError
-from infra.store.base import Versioned, check_key
+from infra.store.base import MESSAGE_BYTES, Versioned, check_key
 from infra.store.direrrors import GONE, telling
 
 DRAFTS = "~drafts"  # in the store's folder; no key has a tilde, so none can name it and no listing shows it
@@ -70,8 +70,8 @@ class DirectoryStore:
                     return False
         return True
 
-    def get(self, key: str) -> bytes | None:
-        found = self._read(key)
+    def get(self, key: str, limit: int = MESSAGE_BYTES) -> bytes | None:
+        found = self._read(key, limit)
         return None if found is None else found.data
 
     def get_if_changed(self, key: str, tag: str | None) -> Versioned | None:
@@ -80,7 +80,7 @@ class DirectoryStore:
             with telling(key), suppress(*_ABSENT):
                 if _tag(path.stat()) == tag:
                     return None
-        found = self._read(key)
+        found = self._read(key, MESSAGE_BYTES)
         return None if found is None or found.tag == tag else found
 
     def list(self, prefix: str) -> list[str]:
@@ -103,12 +103,13 @@ class DirectoryStore:
     def _path(self, key: str) -> Path:
         return self._root / check_key(key)
 
-    def _read(self, key: str) -> Versioned | None:
+    def _read(self, key: str, limit: int) -> Versioned | None:
         """Bytes and tag of one and the same file, whatever takes its name meanwhile."""
         with telling(key):
             try:
-                with self._path(key).open("rb", buffering=0) as file:
-                    return Versioned(file.readall(), _tag(os.fstat(file.fileno())))
+                with self._path(key).open("rb") as file:
+                    found = os.fstat(file.fileno())
+                    return Versioned(file.read(min(limit, found.st_size) + 1), _tag(found))
             except _ABSENT:
                 self._check_root()
                 return None

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from infra.errors import StoreError
-from infra.store.base import Store, Versioned
+from infra.store.base import MESSAGE_BYTES, Store, Versioned
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +41,10 @@ class PatientStore:
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """As the store's, and an object that an unanswered attempt of this call has made counts as made."""
         created, attempts = self._until_done(lambda: self._inner.put_if_absent(key, data))
-        return created or (attempts > 1 and self.get(key) == data)
+        return created or (attempts > 1 and self.get(key, len(data)) == data)
 
-    def get(self, key: str) -> bytes | None:
-        return self._until_done(lambda: self._inner.get(key))[0]
+    def get(self, key: str, limit: int = MESSAGE_BYTES) -> bytes | None:
+        return self._until_done(lambda: self._inner.get(key, limit))[0]
 
     def get_if_changed(self, key: str, tag: str | None) -> Versioned | None:
         return self._until_done(lambda: self._inner.get_if_changed(key, tag))[0]

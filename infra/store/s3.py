@@ -21,7 +21,7 @@ import base64
 import io
 import time
 import zlib
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 from botocore.exceptions import (
@@ -33,7 +33,7 @@ from botocore.exceptions import (
 )
 
 from infra.errors import StoreError
-from infra.store.base import Versioned, check_key, is_key
+from infra.store.base import MESSAGE_BYTES, Versioned, check_key, is_key
 from infra.store.s3client import make_client, read_address
 from infra.store.s3errors import code_of, status_of, telling
 
@@ -90,12 +90,12 @@ class S3Store:
                 time.sleep(pause)
         raise StoreError(f"{self._place}: other writes of {key!r} are in the way; try again", passing=True)
 
-    def get(self, key: str) -> bytes | None:
-        found = self._read(key)
+    def get(self, key: str, limit: int = MESSAGE_BYTES) -> bytes | None:
+        found = self._read(key, limit)
         return None if found is None else found.data
 
     def get_if_changed(self, key: str, tag: str | None) -> Versioned | None:
-        return self._read(key, **({} if tag is None else {"IfNoneMatch": tag}))
+        return self._read(key, MESSAGE_BYTES, **({} if tag is None else {"IfNoneMatch": tag}))
 
     def list(self, prefix: str) -> list[str]:
         begins = self._name(prefix + "x")[:-1]  # a prefix is what can begin a key
@@ -138,11 +138,11 @@ class S3Store:
             if status_of(exc) == 409:
                 return None
             if status_of(exc) == 412:
-                return _repeated(exc) and self.get(key) == data
+                return _repeated(exc) and self.get(key, len(data)) == data
             raise
         return True
 
-    def _read(self, key: str, **conditions: str) -> Versioned | None:
+    def _read(self, key: str, limit: int, **conditions: str) -> Versioned | None:
         name = self._name(key)
         with telling(self._place, f"read {key!r}"):
             for _ in range(READ_ATTEMPTS):
@@ -153,7 +153,7 @@ class S3Store:
                         return None
                     raise
                 with suppress(*_BROKEN_OFF):
-                    return Versioned(answer["Body"].read(), answer["ETag"])  # checks length and checksum
+                    return Versioned(_bounded(answer, limit), answer["ETag"])
         raise StoreError(
             f"{self._place}: {key!r} breaks off whenever it is read; check the network", passing=True
         )
@@ -166,6 +166,17 @@ class S3Store:
                 return False  # may not list either: denied
             return all(each["Key"] != name for each in answer.get("Contents", ()))
         return status_of(exc) == 404 and code_of(exc) != "NoSuchBucket"
+
+
+def _bounded(answer: Any, limit: int) -> bytes:
+    """The body, its length and checksum being checked; of one above the limit the beginning, unchecked."""
+    body = answer["Body"]
+    if answer.get("ContentLength", limit + 1) <= limit:
+        whole: bytes = body.read()
+        return whole
+    with closing(body):  # and its connection: the rest is not fetched
+        beginning: bytes = body.read(limit + 1)
+        return beginning
 
 
 def _repeated(exc: ClientError) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from infra.store.base import Store, Versioned
+from infra.store.base import MESSAGE_BYTES, Store, Versioned
 
 
 class Point(NamedTuple):
@@ -99,8 +99,8 @@ class MortalStore:
         done: bool = self._armed.around(f"put {self._named(key)}", self._inner.put_if_absent)(key, data)
         return done
 
-    def get(self, key: str) -> bytes | None:
-        return self._inner.get(key)
+    def get(self, key: str, limit: int = MESSAGE_BYTES) -> bytes | None:
+        return self._inner.get(key, limit)
 
     def get_if_changed(self, key: str, tag: str | None) -> Versioned | None:
         return self._inner.get_if_changed(key, tag)

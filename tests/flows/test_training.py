@@ -9,6 +9,7 @@ import pytest
 
 from flows.results import list_runs, results
 from infra.signing import SigningKey
+from infra.store.base import MESSAGE_BYTES
 from tasks import parameters
 from tasks.contracts import Receipt
 from tasks.errors import ContractError, QuorumError, StudyError
@@ -189,8 +190,8 @@ def test_an_older_ticket_of_our_own_under_a_new_key_stops_the_run(tmp_path):
         def put_if_absent(self, key: str, data: bytes) -> bool:
             return False if self._is_second(key) else self.inner.put_if_absent(key, data)
 
-        def get(self, key: str) -> bytes | None:
-            return honest.get(key.replace("/00002-", "/00001-")) if self._is_second(key) else honest.get(key)
+        def get(self, key: str, limit: int = MESSAGE_BYTES) -> bytes | None:
+            return honest.get(key.replace("/00002-", "/00001-") if self._is_second(key) else key, limit)
 
         @staticmethod
         def _is_second(key: str) -> bool:

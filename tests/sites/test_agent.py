@@ -8,7 +8,7 @@ import pytest
 
 from infra.errors import SealError, StoreError
 from infra.signing import SigningKey
-from infra.store.base import Store, Versioned
+from infra.store.base import MESSAGE_BYTES, Store, Versioned
 from sites.agent import LIST_EVERY_S, PRESENCE_EVERY_S, Agent
 from sites.identity import HUB, KEY
 from sites.job import InlineRunner
@@ -35,9 +35,9 @@ class Flaky:
         self._check(key)
         return self.inner.put_if_absent(key, data)
 
-    def get(self, key: str) -> bytes | None:
+    def get(self, key: str, limit: int = MESSAGE_BYTES) -> bytes | None:
         self._check(key)
-        return self.inner.get(key)
+        return self.inner.get(key, limit)
 
     def get_if_changed(self, key: str, tag: str | None) -> Versioned | None:
         self._check(key)

@@ -13,6 +13,7 @@ from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from infra.signing import Seal, SigningKey, _signed_bytes
@@ -421,3 +422,15 @@ def test_every_byte_that_left_lies_in_the_own_mailbox(hub, agent):
     new = set(hub.store.list("")) - before
 
     assert all(key.startswith(("sites/north/out/", "sites/north/in/", "shared/runs/toy-1/")) for key in new)
+
+
+def test_parameters_above_the_sites_bound_are_not_fetched(tmp_path, hub, caplog):
+    """The agent holds them in memory: the site says how much that may be, whatever the hub signs."""
+    agent = an_agent(tmp_path, extra="resources: {parameters_mb: 1}\n")
+    agent.step()
+    study = a_study()
+    given = hub.publish(study)
+    given["large"] = np.zeros(2**19, dtype=np.float32)
+
+    assert hub.ask(agent, hub.ticket(study, given)).refusal == Code.BAD_TICKET
+    assert "raise resources.parameters_mb in site.yaml" in caplog.text

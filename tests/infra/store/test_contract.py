@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from infra.errors import StoreError
+from infra.signing import MAX_SEALED_BYTES
 from infra.store import open_store
+from infra.store.base import MESSAGE_BYTES
 
 NO_KEYS = {
     "empty": "",
@@ -36,7 +38,25 @@ def test_what_is_put_is_got(store, size):
 
     store.put("runs/r1/update", data)
 
-    assert store.get("runs/r1/update") == data
+    assert store.get("runs/r1/update", size) == data
+
+
+@pytest.mark.parametrize("size", [3, 4, 5, 3 * 2**20])
+def test_a_read_is_bounded(store, size):
+    """Whoever writes an object must not fill its reader's memory; one byte too many tells that there is more."""
+    data = os.urandom(size)
+    store.put("a", data)
+
+    assert store.get("a", 4) == data[:5]
+
+
+def test_a_read_that_names_no_bound_has_the_one_of_a_message(store):
+    """Receipts, cards and signs of life come from whoever may write there."""
+    store.put("a", bytes(MESSAGE_BYTES + 5))
+
+    assert MESSAGE_BYTES >= MAX_SEALED_BYTES
+    assert len(store.get("a")) == MESSAGE_BYTES + 1
+    assert len(store.get_if_changed("a", None).data) == MESSAGE_BYTES + 1
 
 
 def test_a_second_put_replaces(store):

@@ -1,0 +1,64 @@
+"""An enrolled site that lies: its own key signs whatever it likes, and the store takes what it writes.
+
+The agent is the product's; what it sends is changed on its way out, behind
+every check of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flows.results import results
+from simulation.federation import Federation
+from tasks.contracts import Operation, Receipt
+from tests.federation import a_federation, a_study
+
+SITE = "south"
+Lie = Callable[[Receipt], Receipt | bytes | None]  # another receipt, other bytes, or the honest one (None)
+
+
+class Insider:
+    """A federation whose site `south` tells lies in the place of its receipts and updates.
+
+    Args:
+        lie: what it says instead of each receipt.
+        update: what it puts instead of each update.
+    """
+
+    def __init__(
+        self, folder: Path, lie: Lie = lambda _: None, update: Callable[[bytes], bytes] | None = None
+    ):
+        self.lie, self.update = lie, update or (lambda data: data)
+        self.federation: Federation = a_federation(folder, rule=self._rule)
+        self.delivery = self.federation.agents[SITE].delivery
+        self._honest = self.delivery.seal
+        self._said: Receipt | None = None
+        self.delivery.seal = self._listen  # type: ignore[method-assign]
+
+    def run(self, **study: Any) -> dict[str, Any]:
+        """Play a study; what the hub has committed."""
+        return results(self.federation.hub, self.federation.run(a_study(**study)))
+
+    def sign(self, receipt: Receipt) -> bytes:
+        return self._honest(receipt)
+
+    def _listen(self, receipt: Receipt) -> bytes:
+        self._said = receipt
+        return self._honest(receipt)
+
+    def _rule(self, key: str, data: bytes) -> bytes:
+        if not key.startswith(f"sites/{SITE}/out/"):
+            return data
+        if key.endswith("update.safetensors"):
+            return self.update(data)
+        if key.endswith("receipt.json") and self._said is not None:
+            lie = self.lie(self._said)
+            return self.sign(lie) if isinstance(lie, Receipt) else lie or data
+        return data
+
+
+def in_training(change: Callable[[Receipt], Receipt | bytes | None]) -> Lie:
+    """Lie about training only."""
+    return lambda receipt: change(receipt) if receipt.operation == Operation.TRAIN else None
