@@ -70,7 +70,7 @@ mon_data = {folder}/mon
 osd_data = {folder}/osd
 [client.rgw.a]
 rgw_data = {folder}/rgw
-rgw_frontends = beast endpoint=127.0.0.1:{http} ssl_endpoint=127.0.0.1:{https} ssl_certificate={certificate} ssl_private_key={key} tcp_nodelay=1
+rgw_frontends = beast endpoint={address}:{http} ssl_endpoint={address}:{https} ssl_certificate={certificate} ssl_private_key={key} tcp_nodelay=1
 rgw_thread_pool_size = 32
 rgw_dns_name =
 """
@@ -90,9 +90,9 @@ def missing_programs() -> list[str]:
 class Ceph:
     """A running cluster. Use as a context manager, from the thread that outlives it."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, address: str = "127.0.0.1"):
         mon, http, https = _free_ports(3)
-        self.endpoint = f"http://127.0.0.1:{http}"
+        self.endpoint = f"http://{address}:{http}"
         self.tls_endpoint = f"https://localhost:{https}"
         self.ca_bundle, certificate, key = make_certificate(folder)
         self._folder = folder
@@ -103,6 +103,7 @@ class Ceph:
         self._config.write_text(
             CONFIG.format(
                 fsid=self._fsid,
+                address=address,
                 mon=mon,
                 http=http,
                 https=https,
