@@ -4,6 +4,7 @@
 PYTHON ?= python3
 RUNS ?= 60
 SEED ?= 1
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -22,7 +23,7 @@ demo: install
 	$(BIN)/fedrounds demo
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-long: install
 	$(BIN)/python -m pytest -m long
@@ -32,7 +33,7 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 services:
 	bash tests/services/install.sh

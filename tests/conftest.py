@@ -1,13 +1,22 @@
-"""Fixtures that every test may use: the real S3 server, started once and only where a test asks for it."""
+"""What every test may use: the real S3 server, started once and only where a test asks for it; and the order of files."""
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 
 import pytest
 
 from tests.services.ceph import Ceph, S3Server, missing_programs, serve_s3
+
+LONGEST = ("tests/wheel/", "tests/services/", "tests/chaos/", "tests/simulation/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where processes share the files (`make test`), the longest begin first, so that none is left over alone at the end."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: next((i for i, f in enumerate(LONGEST) if item.nodeid.startswith(f)), 9))
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
+import traceback
 from pathlib import Path
 
 import pytest
@@ -78,12 +79,18 @@ def test_one_of_many_processes_wins(tmp_path):
 def test_writers_survive_a_folder_that_others_prune(tmp_path):
     """One process deletes the last object of a folder while another writes its next one there."""
 
+    errors = FORK.SimpleQueue()
+
     def write_and_delete(name: str) -> None:
-        store = DirectoryStore(tmp_path)
-        for _ in range(150):
-            store.put(f"a/b/c/{name}", b"x")
-            assert store.get(f"a/b/c/{name}") == b"x"
-            store.delete(f"a/b/c/{name}")
+        try:
+            store = DirectoryStore(tmp_path)
+            for _ in range(150):
+                store.put(f"a/b/c/{name}", b"x")
+                assert store.get(f"a/b/c/{name}") == b"x"
+                store.delete(f"a/b/c/{name}")
+        except BaseException:
+            errors.put(traceback.format_exc())
+            raise
 
     processes = [FORK.Process(target=write_and_delete, args=(str(i),)) for i in range(3)]
     for process in processes:
@@ -91,6 +98,7 @@ def test_writers_survive_a_folder_that_others_prune(tmp_path):
     for process in processes:
         process.join()
 
+    assert errors.empty(), errors.get()
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert sorted(p.name for p in tmp_path.iterdir()) == [DRAFTS]
 
