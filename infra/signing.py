@@ -7,7 +7,6 @@ it returns the message or raises; the caller decides what that means.
 
 from __future__ import annotations
 
-import os
 from base64 import b64decode, b64encode
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from infra.errors import SealError
+from infra.keyfile import load_or_create
 
 MAX_SEALED_BYTES = 512 * 1024  # a message is small; tensors travel beside it
 DOMAIN = b"fedrounds seal v1\0"  # no signature of ours can be mistaken for one made elsewhere
@@ -55,23 +55,8 @@ class SigningKey:
     @classmethod
     def load_or_create(cls, name: str, path: Path) -> SigningKey:
         """Read the key of `path`, or make it there once (file mode 0600, never sent anywhere)."""
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            raw = Ed25519PrivateKey.generate().private_bytes_raw()
-            try:
-                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            except FileExistsError:
-                pass  # another process of ours made it first
-            else:
-                with os.fdopen(fd, "w") as file:
-                    file.write(raw.hex() + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-        try:
-            key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text().strip()))
-        except ValueError as exc:
-            raise SealError(f"{path} is not a key of fedrounds; restore it from a backup") from exc
-        return cls(name, key)
+        raw = load_or_create(path, lambda: Ed25519PrivateKey.generate().private_bytes_raw())
+        return cls(name, Ed25519PrivateKey.from_private_bytes(raw))
 
     @property
     def public_hex(self) -> str:
@@ -84,7 +69,7 @@ class SigningKey:
     def seal(self, message: BaseModel) -> bytes:
         """Sign a message; `message.kind` becomes part of what is signed."""
         body = message.model_dump_json().encode()
-        kind = str(getattr(message, "kind", type(message).__name__.lower()))
+        kind = kind_of(message)
         signature = self._key.sign(_signed_bytes(self.name, kind, body))
         return (
             Seal(
@@ -96,6 +81,11 @@ class SigningKey:
             .model_dump_json()
             .encode()
         )
+
+
+def kind_of(message: BaseModel) -> str:
+    """What a seal says its message is."""
+    return str(getattr(message, "kind", type(message).__name__.lower()))
 
 
 def unseal(raw: bytes, model: type[M], signer: str, public_key: str) -> M:
@@ -122,9 +112,19 @@ def unseal(raw: bytes, model: type[M], signer: str, public_key: str) -> M:
         message = model.model_validate_json(body)
     except ValidationError as exc:
         raise SealError(f"{signer!r} signed something that is no {model.__name__}") from exc
-    if seal.kind != str(getattr(message, "kind", model.__name__.lower())):
+    if seal.kind != kind_of(message):
         raise SealError(f"expected a {model.__name__}, the seal says {seal.kind!r}")
     return message
+
+
+def read_kind(raw: bytes) -> str | None:
+    """What a seal claims to hold, not trusted; None where it is no seal."""
+    if len(raw) > MAX_SEALED_BYTES:
+        return None
+    try:
+        return Seal.model_validate_json(raw).kind
+    except ValidationError:
+        return None
 
 
 def peek(raw: bytes, model: type[M]) -> tuple[str, M]:

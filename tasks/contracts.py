@@ -83,13 +83,14 @@ class Metrics(Message):
 
 
 class Card(Message):
-    """Who somebody is: published once by hub and sites, pinned by the other side."""
+    """Who somebody is: the public halves of the keys that were made in its own folder."""
 
     kind: Literal["card"] = "card"
     protocol: int = PROTOCOL
     name: Name
     role: Literal["hub", "site"]
     public_key: PublicKey
+    agreement_key: PublicKey | None = None  # X25519, hex; None: of a version before, which encrypts nothing
     version: str = Field(max_length=40)
 
 
