@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.hub import Hub
-from tasks import layout
+from tasks import layout, participation
 from tasks.begin import load_manifest, load_study
 from tasks.commit import load_records
 from tasks.contracts import Registered, RoundRecord, RunEnd, RunManifest, SiteRound
@@ -24,7 +24,7 @@ def results(hub: Hub, run: str) -> dict[str, Any]:
     """
     manifest = load_manifest(hub, run)
     records = load_records(hub, run)
-    rounds = [_round(hub, record) for record in records]
+    rounds = [_round(hub, records[: n + 1]) for n in range(len(records))]
     return {
         "run": run,
         "study": manifest.study,
@@ -63,7 +63,8 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n")
 
 
-def _round(hub: Hub, record: RoundRecord) -> dict[str, Any]:
+def _round(hub: Hub, upto: list[RoundRecord]) -> dict[str, Any]:
+    record = upto[-1]
     registered = hub.read(layout.registered_key(record.run, record.round), Registered)
     return {
         "round": record.round,
@@ -71,6 +72,7 @@ def _round(hub: Hub, record: RoundRecord) -> dict[str, Any]:
         "model_version": registered.model_version if registered else None,
         "metrics": record.metrics.model_dump(),
         "sites": {name: _site(site) for name, site in record.sites.items()},
+        "participation": participation.facts(upto[-participation.LOOK_BACK - 1 :]),
         "parameters_sha256": record.parameters_sha256,
         "seconds": round(record.seconds, 3),
     }
@@ -85,6 +87,11 @@ def _site(site: SiteRound) -> dict[str, Any]:
         "epsilon_limit": site.spent.epsilon_limit if site.spent else None,
         "noise_multiplier": site.spent.noise_multiplier if site.spent else None,
         "metrics": site.metrics.model_dump(),
+        "attempts": site.attempts,
+        "records": site.records,
+        "seconds_to_start": site.seconds_to_start,
+        "seconds_to_deliver": site.seconds_to_deliver,
+        "cause": participation.cause(site) if site.code else None,
     }
 
 

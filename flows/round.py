@@ -1,4 +1,4 @@
-"""One round: plan, dispatch, collect, aggregate, evaluate, commit, register.
+"""One round: plan, dispatch, collect, aggregate, evaluate, commit, report, register.
 
 The whole story on one screen. Each verb lives in tasks/ under its own name and
 may be repeated: a round that was interrupted is simply played again, and finds
@@ -20,6 +20,7 @@ from tasks.dispatch import ask_again, dispatch
 from tasks.evaluate import evaluate
 from tasks.plan import plan_round
 from tasks.register import register_all
+from tasks.report import report
 
 
 @subflow(name="round", run_name="round {number}")
@@ -38,9 +39,10 @@ def federated_round(hub: Hub, run: str, number: int) -> RoundRecord:
     candidate = aggregate(hub, plan, answers)
 
     tickets = dispatch(hub, plan, Operation.EVALUATE, candidate.cohort, candidate.key, candidate.sha256)
-    evaluated = evaluate(hub, candidate, tickets, again)
+    evaluated = evaluate(hub, plan, candidate, tickets, again)
 
     record = commit(hub, plan, candidate, answers, evaluated)
+    report(hub, record)
     with unless_away("MLflow"):
         register_all(hub, plan.study, plan.manifest)
     sweep(hub, run, number, plan.asked)

@@ -13,6 +13,7 @@ from tasks import layout
 from tasks.begin import load_manifest, load_study
 from tasks.commit import load_records
 from tasks.contracts import Metrics, Operation, Progress, RoundRecord, SiteRound, Ticket
+from tasks.participation import cause, headline
 from tasks.pins import site_key
 from tasks.sealed import open_from_site
 
@@ -85,6 +86,24 @@ def result_table(result: dict[str, Any]) -> Table:
         table.add_row(name + note, *_figures(metrics), number(site["epsilon"]), limit, delta)
     table.add_section()
     table.add_row("all sites, pooled", *_figures(Metrics.model_validate(final["metrics"])), "", "", "")
+    return table
+
+
+def participation_table(record: RoundRecord) -> Table:
+    """Who took part in a round, who did not and why, and how long it took."""
+    table = Table(title=f"Round {record.round}: {headline(record)}", title_justify="left")
+    table.add_column("site")
+    table.add_column("took part")
+    for heading in ("records", "asked", "began after", "delivered after"):
+        table.add_column(heading, justify="right")
+    for name, site in record.sites.items():
+        why = Text("yes", style="green") if site.code is None else Text(f"no, {site.code}: {cause(site)}")
+        times = [number(t, 1) for t in (site.seconds_to_start, site.seconds_to_deliver)]
+        table.add_row(name, why, site.records or "not shown", f"{site.attempts}×", *times)
+    if record.phases:
+        p = record.phases
+        table.caption = f"train {p.train:.1f} s, aggregate {p.aggregate:.1f} s, evaluate {p.evaluate:.1f} s"
+        table.caption_justify = "left"
     return table
 
 

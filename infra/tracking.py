@@ -29,6 +29,7 @@ R = TypeVar("R")
 class Run(NamedTuple):
     id: str
     tags: dict[str, str]
+    location: str  # of its files
 
 
 class Point(NamedTuple):
@@ -118,12 +119,12 @@ class Tracking:
         """Runs that carry all these tags, the oldest first; at most 1000."""
         order = ["attributes.start_time ASC"]
         found = self.client.search_runs([experiment], _filter(tags), max_results=1000, order_by=order)
-        return [Run(r.info.run_id, dict(r.data.tags)) for r in found]
+        return [Run(r.info.run_id, dict(r.data.tags), r.info.artifact_uri) for r in found]
 
     @_asks
     def create_run(self, experiment: str, name: str, tags: Mapping[str, str], at: float) -> Run:
         made = self.client.create_run(experiment, start_time=_ms(at), tags=_fit(tags), run_name=name)
-        return Run(made.info.run_id, dict(tags))
+        return Run(made.info.run_id, dict(tags), made.info.artifact_uri)
 
     @_asks
     def log(
@@ -181,6 +182,14 @@ class Tracking:
         # The client's log_model_artifacts would ask for the location first: one call more.
         get_artifact_repository(model.location, tracking_uri=self.url).log_artifacts(str(folder))
         self.client.finalize_logged_model(model.id, "READY")
+
+    @_asks
+    def attach(self, run: Run, file: Path) -> None:
+        """Put a file among a run's, over an older one of its name: one call."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        # The client's log_artifact would ask for the location first: one call more.
+        get_artifact_repository(run.location, tracking_uri=self.url).log_artifact(str(file))
 
     @_asks
     def registered_model(self, name: str, description: str, tags: Mapping[str, str]) -> None:

@@ -40,4 +40,5 @@ store: {store_url}
 sources:
   breast: {{url: "csv:records.csv"}}
 limits: {{epsilon: 10.0, delta: 1.0e-3, min_records: 20}}
+disclosure: {{records: true}}   # the hub may know the number of records in a band, such as 50-199
 """

@@ -199,6 +199,7 @@ class Agent:
             refusal=done.refusal,
             first_line_at=done.first_line_at,
             isolation=self.runner.isolation if done.first_line_at is not None else (),
+            records=done.records,
             delivered_at=self.now(),
         )
         answer = Answer(ticket=ticket, receipt=receipt, sealed=self.delivery.seal(receipt).decode())

@@ -10,9 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from sites.job import Cost, PlanJob, Planned, Watch
+from tasks.bands import public_units
 from tasks.contracts import Code
 from tasks.errors import PrivacyError, RefusedError
-from tasks.learning.schedule import public_units, schedule
+from tasks.learning.schedule import schedule
 from tasks.privacy.accountant import epsilon, trajectory
 from tasks.privacy.budget import afford
 from tasks.privacy.calibration import noise_multiplier

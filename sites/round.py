@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from sites.audit import Audit
 from sites.deliver import HEADER_SLACK, check_size
-from sites.job import Runner, Scored, ScoreJob, Trained, TrainJob, Watch
+from sites.job import Runner, Scored, ScoreJob, Survey, Trained, TrainJob, Watch
 from sites.ledger import Ledger
 from sites.mailbox import Mailbox
 from sites.notes import note_charged, note_read, note_reserved
@@ -29,7 +29,8 @@ from sites.surveys import surveyed
 from sites.verify import open_study
 from sites.workplace import Workplace
 from tasks import layout
-from tasks.contracts import Card, Code, Operation, Scores, Spent, Ticket, Update
+from tasks.bands import band
+from tasks.contracts import Band, Card, Code, Operation, Scores, Spent, Ticket, Update
 from tasks.privacy.events import GaussianEvent
 from tasks.study import Study
 
@@ -55,6 +56,7 @@ class Done(NamedTuple):
     scores: Scores | None = None
     refusal: Code | None = None
     first_line_at: float | None = None
+    records: Band | None = None  # where the site's file lets it be known
 
 
 class Task(NamedTuple):
@@ -64,6 +66,7 @@ class Task(NamedTuple):
     study: Study
     source: Source
     given: bytes  # the parameters
+    survey: Survey
 
 
 def play(ticket: Ticket, desk: Desk) -> Done:
@@ -82,12 +85,13 @@ def play(ticket: Ticket, desk: Desk) -> Done:
     again = _made_before(ticket, desk.outbox)
     if again is not None:
         return again
-    task = Task(ticket, study, source, _parameters(ticket, desk))
+    given = _parameters(ticket, desk)
 
     with _workplace(ticket, desk) as workplace:
         survey = surveyed(ticket, study, source, desk.site, workplace, desk.audit)
         check_records(survey, desk.site.settings)
         note_read(desk.audit, ticket, source, survey.records)
+        task = Task(ticket, study, source, given, survey)
         if ticket.operation == Operation.EVALUATE:
             return _score(task, desk.site, workplace)
         if study.privacy.mode == "none":
@@ -148,7 +152,8 @@ def _made_before(ticket: Ticket, outbox: Outbox) -> Done | None:
     answer = outbox.update_of(ticket) if ticket.operation == Operation.TRAIN else None
     if answer is None:
         return None
-    return Done(update=answer.receipt.update, payload=outbox.payload(answer))
+    receipt = answer.receipt
+    return Done(update=receipt.update, payload=outbox.payload(answer), records=receipt.records)
 
 
 def _train(
@@ -172,7 +177,8 @@ def _train(
     update = Update(
         payload_sha256=hashlib.sha256(payload).hexdigest(), payload_bytes=len(payload), spent=spent
     )
-    return Done(update=update, payload=payload, first_line_at=trained.began_at)
+    shown = band(task.survey.records) if site.settings.disclosure.records else None
+    return Done(update=update, payload=payload, first_line_at=trained.began_at, records=shown)
 
 
 def _score(task: Task, site: Site, workplace: Workplace) -> Done:

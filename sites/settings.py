@@ -89,6 +89,7 @@ class Disclosure(_Settings):
 
     min_held_out: int = Field(default=10, ge=1)  # fewer held-out records: no metric leaves
     decimals: int = Field(default=3, ge=0, le=4)
+    records: bool = False  # let the hub know the number of records in a band, such as 200-999
 
 
 class Testing(_Settings):

@@ -9,10 +9,11 @@ from pathlib import Path
 from sites.job import PARAMETERS, UPDATE, Beat, Trained, TrainJob, Watch
 from sites.records import load_records
 from tasks import parameters
+from tasks.bands import public_units
 from tasks.contracts import Code
 from tasks.errors import ContractError, RefusedError
 from tasks.learning import train
-from tasks.learning.schedule import public_units, schedule
+from tasks.learning.schedule import schedule
 from tasks.parameters import Parameters
 from tasks.privacy.noise import NoiseSource
 from tasks.recipes.base import Recipe

@@ -13,8 +13,9 @@ from infra.hub import Hub
 from infra.orchestrator import step
 from tasks import layout, parameters
 from tasks.aggregation import rule
-from tasks.collect import HEADER_SLACK, Answer, load_parameters, load_update
+from tasks.collect import HEADER_SLACK, load_parameters, load_update
 from tasks.errors import AggregationError
+from tasks.follow import Answer
 from tasks.plan import RoundPlan
 
 
@@ -24,6 +25,8 @@ class Candidate(NamedTuple):
     key: str
     sha256: str
     cohort: tuple[str, ...]
+    began_at: float  # by the hub's clock, when all updates had been checked
+    at: float  # and when it was published
 
 
 @step(name="aggregate")
@@ -33,6 +36,7 @@ def aggregate(hub: Hub, plan: RoundPlan, answers: dict[str, Answer]) -> Candidat
     Raises:
         AggregationError: the new parameters are not finite; nothing is published.
     """
+    began_at = hub.now()
     cohort = tuple(sorted(site for site, answer in answers.items() if answer.ok))
     raw = load_parameters(hub, plan.manifest, plan.base_key, plan.base_sha256)
     base, most_bytes = parameters.from_bytes(raw), len(raw) + HEADER_SLACK
@@ -48,4 +52,4 @@ def aggregate(hub: Hub, plan: RoundPlan, answers: dict[str, Answer]) -> Candidat
     digest = parameters.sha256(raw)
     key = layout.parameters_key(plan.manifest.run, plan.round, digest)
     hub.store.put_if_absent(key, raw)
-    return Candidate(key, digest, cohort)
+    return Candidate(key, digest, cohort, began_at, hub.now())

@@ -6,14 +6,17 @@ Prefect and MLflow show is a view on these records.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from infra.hub import Hub
 from infra.orchestrator import emit, step
 from tasks import layout
 from tasks.aggregate import Candidate
-from tasks.collect import Answer, site_round
-from tasks.contracts import Code, RoundRecord, RunEnd, SiteRound
+from tasks.collect import site_round
+from tasks.contracts import Phases, RoundRecord, RunEnd, SiteRound
 from tasks.errors import ContractError, LeaseError
 from tasks.evaluate import Evaluated
+from tasks.follow import Answer
 from tasks.lease import fence
 from tasks.plan import RoundPlan
 
@@ -29,18 +32,20 @@ def commit(
         ContractError: the record cannot be read back.
     """
     sites = {site: _with_metrics(site_round(a), evaluated, site) for site, a in answers.items()}
-    sites |= {site: SiteRound(state="missing", code=Code.PAUSED_BY_HUB) for site in plan.paused}
+    sites |= {site: SiteRound(state="missing", code=code) for site, code in plan.left_out.items()}
     record = RoundRecord(
         run=plan.manifest.run,
         study=plan.study.name,
         round=plan.round,
         cohort=candidate.cohort,
+        drawn=plan.drawn,
         sites=dict(sorted(sites.items())),
         metrics=evaluated.pooled,
         parameters_key=candidate.key,
         parameters_sha256=candidate.sha256,
         recipe_sha256=plan.manifest.recipe_sha256,
         seconds=max(0.0, hub.now() - plan.began_at),
+        phases=_phases(plan, candidate, evaluated),
         bytes_up=sum(s.payload_bytes for s in sites.values()),
         committed_at=hub.now(),
         fence=fence(hub, plan.study.name),
@@ -60,6 +65,12 @@ def commit(
         payload={"round": record.round, "sites": len(record.cohort)},
     )
     return committed
+
+
+def _phases(plan: RoundPlan, candidate: Candidate, evaluated: Evaluated) -> Phases:
+    ends = (plan.began_at, candidate.began_at, candidate.at, evaluated.at)
+    train, aggregate, evaluate = (max(0.0, b - a) for a, b in pairwise(ends))
+    return Phases(train=train, aggregate=aggregate, evaluate=evaluate)
 
 
 def _with_metrics(site: SiteRound, evaluated: Evaluated, name: str) -> SiteRound:

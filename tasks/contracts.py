@@ -57,6 +57,8 @@ class Code(StrEnum):
     POLICY_REFUSED = "policy_refused"  # another rule of the site's policy
     # found by the hub
     PAUSED_BY_HUB = "paused_by_hub"  # the operator paused the site's work pool
+    COOLING_DOWN = "cooling_down"  # failed in several rounds in a row; asked again after a pause
+    TOO_LATE = "too_late"  # enough others had delivered, and the study's grace was over
     NO_ANSWER = "no_answer"  # nothing verified arrived before the deadline
     NOT_ENROLLED = "not_enrolled"  # the hub knows no key of this site
     BAD_SIGNATURE = "bad_signature"  # the answer is not signed by the site's pinned key
@@ -72,6 +74,13 @@ Isolation = Literal[
     "no_files",  # none but the source, the job's own folder and the installed code
 ]
 """What the kernel has taken from the job that made an answer."""
+
+
+Band = Literal["<50", "50-199", "200-999", "1000-4999", "5000-19999", "20000+"]
+"""How many usable records a site has, as coarsely as it may be known outside it."""
+
+Reached = Literal["accepted", "training", "evaluating", "delivering"]
+"""How far a site is with a ticket."""
 
 
 class Metrics(Message):
@@ -149,7 +158,7 @@ class Progress(Message):
     kind: Literal["progress"] = "progress"
     ticket_sha256: Sha256
     site: Name
-    state: Literal["accepted", "training", "evaluating", "delivering"]
+    state: Reached
     step: int = Field(default=0, ge=0)
     steps: int = Field(default=0, ge=0)
     at: float
@@ -202,6 +211,7 @@ class Receipt(Message):
     refusal: Code | None = None
     first_line_at: float | None = None  # the site's clock when the training child began
     isolation: tuple[Isolation, ...] = Field(default=(), max_length=16)  # said by the site, not proven
+    records: Band | None = None  # with an update, where the site's file lets it be known
     delivered_at: float
 
 
@@ -214,8 +224,21 @@ class SiteRound(Message):
     metrics: Metrics = Metrics()
     payload_sha256: Sha256 | None = None
     payload_bytes: int = 0
+    attempts: int = Field(default=1, ge=1)  # how often it was asked in this round
+    records: Band | None = None  # what the site lets be known of their number
+    reached: Reached | None = None  # of a site without an answer: how far it said it was
+    silent_s: float | None = None  # of such a site: seconds since its last sign of life; two clocks
     seconds_to_start: float | None = None  # ticket written to the child's first line; two clocks
+    seconds_to_deliver: float | None = None  # ticket written to the receipt sealed; two clocks
     seconds_to_hear: float | None = None  # receipt written to the hub knowing it; two clocks
+
+
+class Phases(Message):
+    """Seconds of a round by the hub's clock; after a fall, of the hub that ended it."""
+
+    train: float = Field(ge=0)  # asking, waiting for updates, checking them
+    aggregate: float = Field(ge=0)
+    evaluate: float = Field(ge=0)
 
 
 class RoundRecord(Message):
@@ -226,12 +249,14 @@ class RoundRecord(Message):
     study: Name
     round: int = Field(ge=1)
     cohort: tuple[Name, ...]  # sites whose update is in the new parameters
-    sites: dict[Name, SiteRound]  # every site that was asked
+    drawn: tuple[Name, ...] = ()  # drawn from seed, run and round (selection.py), before anybody was asked
+    sites: dict[Name, SiteRound]  # every site that was asked, or that a pause or its failures kept out
     metrics: Metrics  # pooled over the held-out records of all sites that answered
     parameters_key: str
     parameters_sha256: Sha256
     recipe_sha256: Sha256
     seconds: float = Field(ge=0)
+    phases: Phases | None = None
     bytes_up: int = Field(ge=0)
     committed_at: float
     fence: int = Field(default=0, ge=0)  # number of the lease under which the hub wrote it; never goes back

@@ -12,8 +12,10 @@ from infra.hub import Hub
 from infra.orchestrator import step
 from tasks import metrics
 from tasks.aggregate import Candidate
-from tasks.collect import Again, Answer, follow, never
 from tasks.contracts import Metrics, Scores, Ticket
+from tasks.follow import Again, Answer, Follower, follow_all, never
+from tasks.plan import RoundPlan
+from tasks.waiting import Waiting
 
 
 class Evaluated(NamedTuple):
@@ -21,14 +23,25 @@ class Evaluated(NamedTuple):
 
     pooled: Metrics
     sites: dict[str, Metrics]
+    at: float  # by the hub's clock
 
 
 @step(name="evaluate")
-def evaluate(hub: Hub, candidate: Candidate, tickets: dict[str, Ticket], again: Again = never) -> Evaluated:
-    """Wait for the scores of one candidate; sites that stay silent are left out."""
-    answers: list[Answer] = [follow(hub, tickets[site], again) for site in candidate.cohort]
+def evaluate(
+    hub: Hub, plan: RoundPlan, candidate: Candidate, tickets: dict[str, Ticket], again: Again = never
+) -> Evaluated:
+    """Wait for the scores of one candidate, as long as for the updates; sites that stay silent are left out."""
+    waiting = Waiting(plan.study.quorum, grace=plan.study.grace)
+    followers = [Follower(hub, tickets[site], again, waiting) for site in candidate.cohort]
+
+    def heard(answer: Answer) -> None:
+        if answer.ok and answer.known_at is not None:
+            waiting.delivered(answer.known_at - answer.ticket.issued_at, answer.known_at)
+
+    answers = follow_all(hub, followers, heard)
     scores = {a.site: a.receipt.scores for a in answers if a.ok and a.receipt and a.receipt.scores}
-    return Evaluated(_pool(list(scores.values())), {site: s.metrics for site, s in scores.items()})
+    own = {site: s.metrics for site, s in scores.items()}
+    return Evaluated(_pool(list(scores.values())), own, hub.now())
 
 
 def _pool(scores: list[Scores]) -> Metrics:

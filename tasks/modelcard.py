@@ -6,10 +6,11 @@ count, no path, no host, no error text. Sending it is register.py's work.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from tasks.contracts import Metrics, RoundRecord, RunManifest, SiteRound
-from tasks.study import Study
+from tasks.study import NEWER, Study
 
 MAX_ROWS = 25  # MLflow keeps 5000 characters of a description
 MAX_LIST = 1000  # characters of a list of names
@@ -96,6 +97,8 @@ def settings(study: Study) -> dict[str, str]:
         "aggregation.rule": study.aggregation.rule,
         "evaluation.holdout_fraction": study.evaluation.holdout_fraction,
     }
+    said = study.model_dump(mode="json", include=set(NEWER), exclude_none=True)
+    shown |= {key: json.dumps(value) if isinstance(value, dict) else value for key, value in said.items()}
     shown |= {f"local.{key}": value for key, value in study.local.model_dump().items()}
     shown |= {f"privacy.{key}": value for key, value in study.privacy.model_dump(exclude_none=True).items()}
     return {key: f"{value:g}" if isinstance(value, float) else str(value) for key, value in shown.items()}
@@ -111,6 +114,7 @@ def round_metrics(record: RoundRecord, spent: Mapping[str, float]) -> dict[str, 
         shown["dp/epsilon_mean"] = sum(spent.values()) / len(spent)
     shown |= {
         "round/sites": len(record.cohort),
+        "round/missing": sum(site.code is not None for site in record.sites.values()),
         "round/seconds": record.seconds,
         "round/bytes_up": record.bytes_up,
     }

@@ -13,8 +13,10 @@ from infra.hub import Hub
 from infra.orchestrator import paused, step
 from tasks import layout
 from tasks.begin import load_manifest, load_study
-from tasks.contracts import RoundRecord, RunManifest
+from tasks.contracts import Code, RoundRecord, RunManifest
 from tasks.errors import StudyError
+from tasks.recent import recent_records
+from tasks.selection import draw, lookback, resting
 from tasks.study import Study
 
 
@@ -22,7 +24,9 @@ class RoundPlan(NamedTuple):
     """One round of one run.
 
     `base_key` and `base_sha256` name the parameters that every site starts from;
-    `paused` are sites whose work pool the operator has paused.
+    `drawn` is the cohort as the study draws it, `left_out` says who does not take part in this round without
+    being asked, and why; `asked` are the others of the cohort. The round has `enough` with so many updates
+    (None: it waits for all).
     """
 
     manifest: RunManifest
@@ -30,8 +34,10 @@ class RoundPlan(NamedTuple):
     round: int
     base_key: str
     base_sha256: str
+    drawn: tuple[str, ...]
     asked: tuple[str, ...]
-    paused: tuple[str, ...]
+    left_out: dict[str, Code]
+    enough: int | None
     began_at: float
 
 
@@ -47,9 +53,13 @@ def plan_round(hub: Hub, run: str, number: int) -> RoundPlan:
     if not 1 <= number <= study.rounds:
         raise StudyError(f"study {study.name!r} has rounds 1 to {study.rounds}, got {number}")
     key, digest = _base(hub, manifest, number)
-    resting = tuple(site for site in study.sites if paused(site))
-    asked = tuple(site for site in sorted(study.sites) if site not in resting)
-    return RoundPlan(manifest, study, number, key, digest, asked, resting, hub.now())
+    tired = resting(study, recent_records(hub, run, number, lookback(study)), number)
+    drawn = draw(study, run, number, tired)
+    left_out = dict.fromkeys(tired, Code.COOLING_DOWN)
+    left_out |= {site: Code.PAUSED_BY_HUB for site in drawn if paused(site)}
+    asked = tuple(site for site in drawn if site not in left_out)
+    enough = study.cohort.size(len(study.sites)) if study.cohort.over_select else None
+    return RoundPlan(manifest, study, number, key, digest, drawn, asked, left_out, enough, hub.now())
 
 
 def _base(hub: Hub, manifest: RunManifest, number: int) -> tuple[str, str]:

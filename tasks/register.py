@@ -29,6 +29,7 @@ LOADER = "flows.predictor"  # named, not imported: it runs where somebody predic
 CALLS = 8  # to MLflow in a short round, whatever the number of sites, rounds and metrics
 REGISTRATION = 7  # of them: model, 3 files, ready, metrics, version; an eighth where the champion changes
 RETRIES, RETRY_DELAY_S = 3, 3.0  # what a restart of MLflow takes
+TABLE_EVERY = 5  # rounds, in short ones: each time one site's batch waits a round longer
 SECONDS_PER_BATCH = 5.0  # for each of these a longer round may add one site's batch (0.02 s)
 
 
@@ -74,7 +75,7 @@ def register(hub: Hub, study: Study, manifest: RunManifest, record: RoundRecord)
         run.records[record.round] = record
         made = _find_version(run, record) or _make_version(hub, run, study, manifest, record)
         calls = REGISTRATION + _crown(run, study, made)
-        run.tell_sites(CALLS - calls + int(record.seconds / SECONDS_PER_BATCH))
+        _tell(run, record, CALLS - calls + int(record.seconds / SECONDS_PER_BATCH))
     hub.write_once(marker, Registered(run=record.run, round=record.round, model_version=made.number))
     return made.number
 
@@ -117,12 +118,21 @@ def close_run(
         if run.parent.tags.get("state") != state:
             run.records.update({record.round: record for record in records})
             run.tell_sites(len(run.children))
+            run.tell_participation()
             last = records[-1] if records else None
             for each in (*run.children.values(), run.parent):
                 run.tracking.set_state(each.id, state, last.committed_at if last else manifest.created_at)
             tags = {NOTE: modelcard.run_card(study, manifest, last), "state": state}
             run.tracking.log(run.parent.id, tags=tags)  # last: a repeat reads here that all is done
     forget(hub, manifest.run)
+
+
+def _tell(run: TrackedRun, record: RoundRecord, calls: int) -> None:
+    """Spend the calls that are left on the child runs, and now and then one on the table of participation."""
+    if calls > 0 and (calls > 1 or record.round % TABLE_EVERY == 0):
+        run.tell_participation()
+        calls -= 1
+    run.tell_sites(calls)
 
 
 def _find_version(run: TrackedRun, record: RoundRecord) -> Version | None:

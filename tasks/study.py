@@ -11,12 +11,22 @@ import hashlib
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
+from tasks.cohort import Cohort, CoolDown
 from tasks.contracts import Message, Name
 
 RecipePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 MAX_ROUNDS = 10_000
+# Not in a study's bytes at their defaults: a study that names none of them keeps its digest, and its older sites.
+NEWER = ("cohort", "grace", "late_updates", "on_low_quorum", "cool_down")
 
 
 class Local(Message):
@@ -93,6 +103,11 @@ class Study(Message):
     rounds: int = Field(ge=1, le=MAX_ROUNDS)
     quorum: int = Field(ge=1)
     deadline_s: float = Field(default=600, gt=0)
+    cohort: Cohort = Cohort()
+    grace: float | None = Field(default=None, ge=0, le=1000)  # after the quorum, times the median site's time
+    late_updates: Literal["drop", "fold"] = "drop"
+    on_low_quorum: Literal["pause", "repeat"] = "pause"
+    cool_down: CoolDown | None = None
     local: Local = Local()
     privacy: Privacy
     aggregation: Aggregation = Aggregation()
@@ -108,7 +123,14 @@ class Study(Message):
             raise ValueError(
                 f"quorum {self.quorum} is more than the {len(self.sites)} sites; lower quorum or add sites"
             )
+        self.cohort.check(self.sites, self.quorum)
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_it_was_said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        said: dict[str, Any] = handler(self)
+        unsaid = {key for key in NEWER if getattr(self, key) == type(self).model_fields[key].default}
+        return {key: value for key, value in said.items() if key not in unsaid}
 
     def to_bytes(self) -> bytes:
         """The bytes that are published, hashed and signed."""

@@ -11,14 +11,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from infra.hub import Hub
 from infra.tracking import NOTE, Point, Run, Tracking, Version
-from tasks import modelcard
+from tasks import modelcard, participation
 from tasks.commit import load_records
 from tasks.contracts import RoundRecord, RunManifest
 from tasks.study import Study
 
+PARTICIPATION = "participation.csv"
 CHAMPION = "champion"  # `latest` needs no alias: MLflow keeps that name for the newest version
 # MLflow would show the account and the script of whoever started the hub.
 ANONYMOUS = {"mlflow.user": "fedrounds", "mlflow.source.name": "fedrounds", "mlflow.source.type": "PROJECT"}
@@ -50,6 +53,13 @@ class TrackedRun:
             tags = {"refusal": str(codes[max(codes)]), "refusal_round": str(max(codes))} if codes else {}
             self.tracking.log(self.children[site].id, points, tags=tags)
             self.told.setdefault(site, set()).update(r.round for r in rounds)
+
+    def tell_participation(self) -> None:
+        """Put who took part in all rounds so far beside the run: one call."""
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / PARTICIPATION
+            file.write_text(participation.table(self.records.values()))
+            self.tracking.attach(self.parent, file)
 
     def _lacking(self, site: str) -> list[RoundRecord]:
         told = self.told.get(site, set())

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from rich.console import Console
 
-    from flows.show import result_table, rounds_table
+    from flows.show import participation_table, result_table, rounds_table
     from tasks.begin import load_manifest, load_study
     from tasks.commit import load_records
 
@@ -39,4 +39,7 @@ def run(args: argparse.Namespace) -> int:
     console.print(rounds_table(f"run {args.run_name}: {result['state']}", study.sites, records))
     if result["final"]:
         console.print(result_table(result))
+        console.print(participation_table(records[-1]))
+        for text in result["rounds"][-1]["participation"]["warnings"]:
+            console.print(f"warning: {text}", style="yellow", markup=False)
     return 0

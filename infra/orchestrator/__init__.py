@@ -7,6 +7,7 @@ anything: the truth is in the object store, and where Prefect is away the show
 is missing, not the round.
 """
 
+from infra.orchestrator.artifacts import page
 from infra.orchestrator.deployments import deploy
 from infra.orchestrator.events import emit
 from infra.orchestrator.farewell import drain
@@ -21,6 +22,7 @@ __all__ = [
     "emit",
     "gather",
     "heartbeat",
+    "page",
     "paused",
     "quiet_subflows",
     "run_flow",

@@ -89,13 +89,19 @@ def timings() -> list[tuple[str, float]]:
     return list(_timings)
 
 
-def gather(function: Callable[[T], Outcome[R]], items: Iterable[T], name: Callable[[T], str]) -> list[R]:
-    """Call `function` for each item, in a flow run all at once, each as a task run of its own.
+def gather(
+    function: Callable[[T], Outcome[R] | None],
+    items: Iterable[T],
+    name: Callable[[T], str],
+    wait: Callable[[], None] = lambda: None,
+) -> list[R]:
+    """Call `function` for each item until it has an outcome, in a flow run each as a task run of its own.
 
     Args:
-        function: its outcome says how the task run ends.
+        function: its outcome says how the task run ends; None where it is to be called again after `wait`.
         items: n items; a thread each, so hundreds, not millions.
         name: of an item's task run, as `train · cleveland`.
+        wait: between two calls; elsewhere than in a flow run, between two rounds through all items.
 
     Returns:
         n values in the order of the items.
@@ -104,13 +110,25 @@ def gather(function: Callable[[T], Outcome[R]], items: Iterable[T], name: Callab
         Whatever `function` raised for the first item that failed, after all items are done.
     """
     if not inside():
-        return [function(item).value for item in items]
-    watches = [_Watch(functools.partial(function, item), name(item)) for item in items]
+        return _in_turn(function, list(items), wait)
+    watches = [_Watch(functools.partial(function, item), name(item), wait) for item in items]
     for watch in watches:
         watch.start()
     for watch in watches:
         watch.join()
     return [watch.value() for watch in watches]
+
+
+def _in_turn(function: Callable[[T], Outcome[R] | None], items: list[T], wait: Callable[[], None]) -> list[R]:
+    found: dict[int, R] = {}
+    while True:
+        for i, item in enumerate(items):
+            outcome = None if i in found else function(item)
+            if outcome is not None:
+                found[i] = outcome.value
+        if len(found) == len(items):
+            return [found[i] for i in range(len(items))]
+        wait()
 
 
 def show(state: str, message: str = "") -> None:
@@ -141,9 +159,9 @@ def show(state: str, message: str = "") -> None:
 class _Watch(threading.Thread, Generic[R]):
     """One item's task run. A daemon thread: Ctrl-C in the flow does not wait for a silent site's deadline."""
 
-    def __init__(self, function: Callable[[], Outcome[R]], name: str):
+    def __init__(self, function: Callable[[], Outcome[R] | None], name: str, wait: Callable[[], None]):
         super().__init__(name=name, daemon=True)
-        self._function = function
+        self._function, self._wait = function, wait
         self._context = contextvars.copy_context()
         self._outcome: Outcome[R] | None = None
         self._error: BaseException | None = None
@@ -165,7 +183,9 @@ class _Watch(threading.Thread, Generic[R]):
         from prefect.states import Completed, Failed
 
         try:
-            self._outcome = outcome = self._function()
+            while (outcome := self._function()) is None:
+                self._wait()
+            self._outcome = outcome
         except BaseException as exc:
             self._error = exc
             raise

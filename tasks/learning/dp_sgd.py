@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
 
+from tasks.bands import public_units
 from tasks.errors import PrivacyError
 from tasks.learning import gradients, model
 from tasks.learning.batches import Piece, Rows, Units, most_rows
-from tasks.learning.schedule import public_units, schedule
+from tasks.learning.schedule import schedule
 from tasks.parameters import Parameters
 from tasks.privacy.noise import NoiseSource
 from tasks.recipes.base import Recipe

@@ -22,22 +22,8 @@ class Schedule(NamedTuple):
     batch: float  # expected units of a step
 
 
-def public_units(n_units: int) -> int:
-    """The number of units as it may be known: rounded to a coarse band, at most 9 % off above 10 units.
-
-    Everything that shows outside (sample_rate, steps, noise, the divisor of a sum) is computed from this
-    number: the exact one would tell two neighbouring data sets apart, whatever noise is added. The band
-    itself is taken to be public.
-    """
-    if n_units <= 0:
-        return n_units
-    size = int("1" + "0" * (len(str(n_units)) - 1))
-    width = max(1, size // 5 if n_units < 5 * size else size // 2)
-    return max(1, round(n_units / width) * width)
-
-
 def schedule(local: Local, n_units: int) -> Schedule:
-    """The steps of one round over `n_units` >= 1 units; under privacy, as many as `public_units` says.
+    """The steps of one round over `n_units` >= 1 units; under privacy, as many as `bands.public_units` says.
 
     An epoch has ceil(n_units / batch_size) steps, each of which draws batch_size units in expectation; with
     `full`, or a batch size of all units or more, it is one step over all of them (sample_rate 1).

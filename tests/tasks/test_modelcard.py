@@ -30,7 +30,7 @@ def test_keys_of_a_round_are_few_and_fixed():
             "dp/epsilon_max",
             "dp/epsilon_mean",
         ),
-        *("round/sites", "round/seconds", "round/bytes_up"),
+        *("round/sites", "round/missing", "round/seconds", "round/bytes_up"),
     ]
     assert (shown["dp/epsilon_max"], shown["dp/epsilon_mean"], shown["fair/auroc_min"]) == (1.5, 1.0, 0.6)
 
@@ -39,7 +39,12 @@ def test_what_is_undefined_is_left_out():
     """A made-up zero in a chart would be a lie: one class only has no AUROC, no noise has no epsilon."""
     record = a_record(1, metrics=Metrics(), sites={"east": SiteRound(state="missing", code=Code.NO_ANSWER)})
 
-    assert sorted(modelcard.round_metrics(record, {})) == ["round/bytes_up", "round/seconds", "round/sites"]
+    assert sorted(modelcard.round_metrics(record, {})) == [
+        "round/bytes_up",
+        "round/missing",
+        "round/seconds",
+        "round/sites",
+    ]
     assert modelcard.site_metrics(record.sites["east"]) == {}
 
 

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.bands import public_units
 from tasks.errors import PrivacyError
-from tasks.learning.schedule import public_units, schedule
+from tasks.learning.schedule import schedule
 from tasks.study import Local
 
 

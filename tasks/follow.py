@@ -1,0 +1,142 @@
+"""Hub: what one site says to one ticket, look by look, and what it said in the end.
+
+A look never blocks: collect.py and evaluate.py look at all sites in turn, or
+each in a thread of its own. Nothing is believed that the site's pinned key did
+not sign for this very ticket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from infra.hub import Hub
+from infra.orchestrator import heartbeat, show
+from tasks import layout
+from tasks.contracts import Code, Operation, Presence, Progress, Reached, Receipt, Ticket
+from tasks.lease import keep
+from tasks.pins import site_key
+from tasks.sealed import open_from_site
+from tasks.waiting import Waiting
+
+
+class Answer(NamedTuple):
+    """What one site said to one ticket: a verified receipt with an update or scores, or why there is none."""
+
+    site: str
+    ticket: Ticket
+    receipt: Receipt | None
+    code: Code | None
+    known_at: float | None = None  # the hub's clock when it read the receipt
+    reached: Reached | None = None  # how far the site said it was; None: it said nothing
+    silent_s: float | None = None  # of a site without an answer: since its last sign of life; two clocks
+
+    @property
+    def ok(self) -> bool:
+        return self.code is None
+
+
+Again = Callable[[Ticket, Code], Ticket | None]
+"""Ask once more after a refusal; None where the refusal is final. It is dispatch.py's ask_again."""
+
+
+def never(_ticket: Ticket, _code: Code) -> None:
+    """Take every refusal as final."""
+
+
+class Follower:
+    """Follows a ticket to its end, and the next attempts that a refusal leads to."""
+
+    def __init__(self, hub: Hub, ticket: Ticket, again: Again, waiting: Waiting):
+        self._hub, self._ticket, self._again, self._waiting = hub, ticket, again, waiting
+        self._seen: str | None = None
+        self._reached: Reached | None = None
+        self._new = True
+
+    def look(self) -> Answer | None:
+        """The site's answer if it is there, or if nobody waits for it any more; None: look again later.
+
+        Raises:
+            LeaseError: another hub has taken the study.
+        """
+        if self._new:
+            show("Waiting", "the ticket is in the site's mailbox")
+            self._new = False
+        hub, ticket = self._hub, self._ticket
+        raw = hub.store.get(layout.answer_key(ticket, "receipt.json"))
+        if raw is not None:
+            return self._unless_again(_open_receipt(hub, ticket, raw))
+        self._mirror_progress()
+        if hub.now() >= ticket.expires_at:
+            return self._missing(Code.NO_ANSWER if site_key(hub, ticket.site) else Code.NOT_ENROLLED)
+        if self._waiting.over(hub.now()):
+            return self._missing(Code.TOO_LATE)
+        keep(hub, ticket.study)
+        return None
+
+    def _unless_again(self, answer: Answer) -> Answer | None:
+        refused = answer.receipt is not None and answer.receipt.refusal is not None
+        another = self._again(answer.ticket, answer.code) if refused and answer.code is not None else None
+        if another is None:
+            return answer
+        self._ticket, self._seen, self._reached, self._new = another, None, None, True
+        return None
+
+    def _mirror_progress(self) -> None:
+        hub, ticket = self._hub, self._ticket
+        found = hub.store.get_if_changed(layout.answer_key(ticket, "progress.json"), self._seen)
+        if found is None:
+            return
+        self._seen = found.tag
+        progress = open_from_site(found.data, Progress, ticket.site, site_key(hub, ticket.site))
+        if progress is not None and progress.ticket_sha256 == ticket.sha256:
+            steps = f"step {progress.step} of {progress.steps}" if progress.steps else ""
+            self._reached = progress.state
+            show(progress.state.capitalize(), steps)
+            heartbeat(ticket.site, progress.at)
+
+    def _missing(self, code: Code) -> Answer:
+        hub, site = self._hub, self._ticket.site
+        raw = hub.store.get(layout.presence_key(site))
+        presence = open_from_site(raw, Presence, site, site_key(hub, site)) if raw else None
+        silent = None if presence is None else max(0.0, hub.now() - presence.at)
+        return Answer(site, self._ticket, None, code, reached=self._reached, silent_s=silent)
+
+
+def follow_all(
+    hub: Hub, followers: Sequence[Follower], heard: Callable[[Answer], None] = lambda _: None
+) -> list[Answer]:
+    """Look at all in turn until each has its answer, and tell `heard` of each; in the order of the followers."""
+    found: dict[int, Answer] = {}
+    while True:
+        for i, follower in enumerate(followers):
+            answer = None if i in found else follower.look()
+            if answer is not None:
+                found[i] = answer
+                heard(answer)
+        if len(found) == len(followers):
+            return [found[i] for i in range(len(followers))]
+        hub.wait(hub.pause)
+
+
+def _open_receipt(hub: Hub, ticket: Ticket, raw: bytes) -> Answer:
+    key = site_key(hub, ticket.site)
+    receipt = open_from_site(raw, Receipt, ticket.site, key)
+    if receipt is None:
+        return Answer(ticket.site, ticket, None, Code.BAD_SIGNATURE if key else Code.NOT_ENROLLED)
+    if not _fits(receipt, ticket):
+        return Answer(ticket.site, ticket, receipt, Code.BAD_UPDATE)
+    return Answer(ticket.site, ticket, receipt, receipt.refusal, hub.now())
+
+
+def _fits(receipt: Receipt, ticket: Ticket) -> bool:
+    """True where the receipt answers this very ticket with exactly one of update, scores, refusal."""
+    said = [receipt.update is not None, receipt.scores is not None, receipt.refusal is not None]
+    wanted = receipt.update if ticket.operation == Operation.TRAIN else receipt.scores
+    return (
+        receipt.ticket_sha256 == ticket.sha256
+        and (receipt.run, receipt.round, receipt.attempt) == (ticket.run, ticket.round, ticket.attempt)
+        and receipt.operation == ticket.operation
+        and sum(said) == 1
+        and (wanted is not None or receipt.refusal is not None)
+    )
