@@ -1,15 +1,16 @@
-# make demo | test | test-long | check | services | bench | chaos: see the README. Everything lands in .venv, nothing elsewhere
+# make demo | test | test-long | check | services | bench | chaos | bundle: see the README. Everything lands in .venv, nothing elsewhere
 # (but `make services`, which installs a real S3 server's Debian packages for the tests).
 
 PYTHON ?= python3
 RUNS ?= 60
 SEED ?= 1
 JOBS ?= 2
+RELEASE_KEY ?= ~/.config/fedrounds/release.key
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-long check services bench chaos clean
+.PHONY: install demo test test-long check services bench chaos bundle clean
 
 install: $(INSTALLED)
 
@@ -43,6 +44,9 @@ bench: install
 
 chaos: install
 	$(BIN)/python -m tests.chaos.run --runs $(RUNS) --seed $(SEED)
+
+bundle: install
+	$(BIN)/python -m infra.supply.build --key $(RELEASE_KEY) --out dist
 
 clean:
 	rm -rf $(VENV) .fedrounds .fedrounds-demo build dist

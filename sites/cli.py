@@ -35,6 +35,10 @@ COMMANDS: dict[str, Command] = {
     "uninstall-service": Command(
         "sites.commands.uninstall_service", "remove that service; keep keys and ledger"
     ),
+    "upgrade": Command(
+        "sites.commands.upgrade", "install a signed bundle beside the old version, switch to it"
+    ),
+    "rollback": Command("sites.commands.rollback", "switch back to the version before"),
 }
 
 EPILOG = """examples:
