@@ -32,9 +32,10 @@ COMMANDS: dict[str, Command] = {
     "study deploy": Command("flows.commands.study_deploy", "put a study on its schedule"),
     "run list": Command("flows.commands.run_list", "all runs"),
     "run show": Command("flows.commands.run_show", "rounds, sites, metrics and epsilon of a run"),
+    "run cancel": Command("flows.commands.run_cancel", "take a run back: its sites stop within seconds"),
     "run resume": Command("flows.commands.run_resume", "go on with a run that was interrupted"),
 }
-GROUPS = {"study": "work with a study file", "run": "look at runs and resume them"}
+GROUPS = {"study": "work with a study file", "run": "look at runs, resume or cancel them"}
 
 EPILOG = """examples:
   fedrounds demo                        see it work, on real data

@@ -13,7 +13,8 @@ from infra.hub import Hub
 from tasks import layout, participation
 from tasks.begin import load_manifest, load_study
 from tasks.commit import load_records
-from tasks.contracts import Registered, RoundRecord, RunEnd, RunManifest, SiteRound
+from tasks.contracts import Paused, Registered, RoundRecord, RunEnd, RunManifest, SiteRound
+from tasks.lease import holder
 
 
 def results(hub: Hub, run: str) -> dict[str, Any]:
@@ -35,11 +36,18 @@ def results(hub: Hub, run: str) -> dict[str, Any]:
 
 
 def run_state(hub: Hub, manifest: RunManifest, committed: int) -> str:
-    """finished, or `open` while rounds are missing: it runs now, or waits to be resumed."""
+    """finished, cancelled, `paused` below the quorum, or `open`: it runs now, or waits to be resumed."""
     end = hub.read(layout.ended_key(manifest.run), RunEnd)
     if end is not None:
         return end.state
-    return f"open ({committed} of {load_study(hub, manifest).rounds} rounds)"
+    rounds = f"({committed} of {load_study(hub, manifest).rounds} rounds)"
+    paused = hub.read(layout.paused_key(manifest.run), Paused)
+    if paused is None or paused.round != committed + 1 or holder(hub, manifest.study) is not None:
+        return f"open {rounds}"
+    missing = ", ".join(f"{site}: {code}" for site, code in paused.missing.items())
+    return (
+        f"paused {rounds}: round {paused.round} had {paused.delivered} updates of {paused.quorum} ({missing})"
+    )
 
 
 def list_runs(hub: Hub) -> list[dict[str, Any]]:

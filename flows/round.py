@@ -21,6 +21,7 @@ from tasks.evaluate import evaluate
 from tasks.plan import plan_round
 from tasks.register import register_all
 from tasks.report import report
+from tasks.staleness import carried
 
 
 @subflow(name="round", run_name="round {number}")
@@ -33,17 +34,18 @@ def federated_round(hub: Hub, run: str, number: int) -> RoundRecord:
     plan = plan_round(hub, run, number)
     again = partial(ask_again, hub, plan)
 
-    tickets = dispatch(hub, plan, Operation.TRAIN, plan.asked, plan.base_key, plan.base_sha256)
-    answers = collect(hub, plan, tickets, again)
+    asked = dict.fromkeys(plan.asked, number)
+    tickets = dispatch(hub, plan, Operation.TRAIN, asked, plan.base_key, plan.base_sha256)
+    collected = collect(hub, plan, tickets, again)
 
-    candidate = aggregate(hub, plan, answers)
+    candidate = aggregate(hub, plan, collected)
 
-    tickets = dispatch(hub, plan, Operation.EVALUATE, candidate.cohort, candidate.key, candidate.sha256)
+    tickets = dispatch(hub, plan, Operation.EVALUATE, candidate.rounds, candidate.key, candidate.sha256)
     evaluated = evaluate(hub, plan, candidate, tickets, again)
 
-    record = commit(hub, plan, candidate, answers, evaluated)
+    record = commit(hub, plan, candidate, collected, evaluated)
     report(hub, record)
     with unless_away("MLflow"):
         register_all(hub, plan.study, plan.manifest)
-    sweep(hub, run, number, plan.asked)
+    sweep(hub, run, number, {*plan.asked, *plan.carried}, carried(plan.study, [record]))
     return record

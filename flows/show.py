@@ -64,6 +64,7 @@ def round_line(record: RoundRecord) -> str:
     """A committed round in one line, for logs."""
     spent = [site.spent.epsilon for site in record.sites.values() if site.spent]
     absent = [f"{name}: {site.code}" for name, site in record.sites.items() if site.code]
+    absent += [f"{name}: {by} late, folded" for name, by in record.folded.items()]
     return (
         f"round {record.round:>3}  AUROC {number(record.metrics.auroc)}  loss {number(record.metrics.loss)}  "
         f"{len(record.cohort)} of {len(record.sites)} sites  epsilon at most {number(max(spent, default=None), 2)}  "

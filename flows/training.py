@@ -6,14 +6,19 @@ and goes on after the last committed round.
 
 from __future__ import annotations
 
-from flows.round import federated_round
+from flows.reconcile import set_prefect_right
+from flows.repeat import round_with_repeats
 from flows.views import unless_away
+from infra.errors import RunCancelledError
 from infra.hub import Hub
-from infra.orchestrator import quiet_subflows, run_flow
+from infra.orchestrator import claim, quiet_subflows, run_flow
 from tasks.begin import begin, new_run_name
 from tasks.commit import close, load_records, sweep
-from tasks.lease import lease
+from tasks.contracts import RunManifest
+from tasks.going import check_going
+from tasks.lease import HOLDER, lease
 from tasks.register import close_run, register_all
+from tasks.staleness import carried
 from tasks.study import Study
 
 
@@ -29,21 +34,46 @@ def training(hub: Hub, study: Study, run: str | None = None) -> str:
     Raises:
         LeaseError: the study is running already.
         QuorumError: too few sites delivered; the run may be resumed.
+        RunCancelledError: the run was cancelled, now or before.
         ServiceError: all rounds are done, but MLflow is away; resuming the run registers what is missing.
     """
     with lease(hub, study.name):
         hub = hub.patient()
         manifest = begin(hub, study, run or new_run_name(study.name, hub.now()))
-        records = load_records(hub, manifest.run)
-        sweep(hub, manifest.run, len(records), study.sites)  # what a fallen hub left behind
-        with unless_away("MLflow"):
-            register_all(hub, study, manifest)
-
-        with quiet_subflows():
-            for number in range(len(records) + 1, study.rounds + 1):
-                records.append(federated_round(hub, manifest.run, number))
-
-        close(hub, manifest.run, len(records))
-        register_all(hub, study, manifest)
-        close_run(hub, study, manifest, records, "FINISHED")
+        claim(study.name, manifest.run, HOLDER)
+        set_prefect_right(hub)
+        try:
+            _play(hub, study, manifest)
+        except RunCancelledError:
+            wind_up(hub, study, manifest)
+            raise
     return manifest.run
+
+
+def _play(hub: Hub, study: Study, manifest: RunManifest) -> None:
+    check_going(hub, manifest.run)
+    records = load_records(hub, manifest.run)
+    sweep(
+        hub, manifest.run, len(records), study.sites, carried(study, records)
+    )  # what a fallen hub left behind
+    with unless_away("MLflow"):
+        register_all(hub, study, manifest)
+
+    with quiet_subflows():
+        for number in range(len(records) + 1, study.rounds + 1):
+            records.append(round_with_repeats(hub, study, manifest.run, number))
+
+    close(hub, manifest.run, len(records))
+    register_all(hub, study, manifest)
+    close_run(hub, study, manifest, records, "FINISHED")
+
+
+def wind_up(hub: Hub, study: Study, manifest: RunManifest) -> None:
+    """Leave a cancelled run clean: no ticket in a mailbox, its rounds in MLflow, the run there killed.
+
+    Safe to repeat, and while its flow may still be ending on another machine.
+    """
+    sweep(hub, manifest.run, study.rounds, study.sites)
+    with unless_away("MLflow"):
+        register_all(hub, study, manifest)
+        close_run(hub, study, manifest, load_records(hub, manifest.run), "KILLED")

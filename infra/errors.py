@@ -5,6 +5,7 @@ InfraError
   StoreError     the object store refused or cannot be reached
   SealError      a message is oversized, unreadable, altered or signed by somebody else
   ServiceError   a server of the hub does not start or answer
+  RunCancelledError  somebody has taken the run back
 """
 
 from __future__ import annotations
@@ -36,3 +37,9 @@ class SealError(InfraError):
 
 class ServiceError(InfraError):
     exit_code = 4
+
+
+class RunCancelledError(InfraError):
+    """Somebody has cancelled the run: what plays it ends, and is shown as cancelled and not as failed."""
+
+    exit_code = 7

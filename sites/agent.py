@@ -17,6 +17,7 @@ from collections.abc import Callable
 from infra.errors import InfraError, SealError, StoreError
 from infra.store.base import Store
 from sites.auditevents import HubPinned, TicketIgnored
+from sites.cancelled import Cancelled
 from sites.deliver import Delivery
 from sites.gate import Gate
 from sites.identity import own_card, own_key, own_version, pin_hub, pinned_hub
@@ -68,6 +69,7 @@ class Agent:
         self.key = own_key(site.settings.site, site.state)
         self.hub = pinned_hub(site.state)
         self.mailbox = Mailbox(store, self.key.name)
+        self.cancelled = Cancelled(site.state, self.mailbox)
         Ledger(site.state, site=self.key.name, read_only=True).close()  # a broken chain is said at the start
         self.audit = begin_audit(site, self.key, now)
         self.outbox = Outbox(site.state / "outbox")
@@ -161,7 +163,7 @@ class Agent:
             )
         if known is None:
             self._answer(ticket)
-        elif self.gate.lets_out(known) and not self.mailbox.has_answer(ticket):
+        elif self._may_leave(known) and not self.mailbox.has_answer(ticket):
             log.info("the store has lost the answer to %s; the same bytes are sent again", known.name)
             self._send(known)
         self._settled.add(key)
@@ -216,6 +218,7 @@ class Agent:
         try:
             check_ticket(ticket, self.now())
             self.gate.check()
+            self.cancelled.check(ticket.run, self.hub, self.now())
             note_accepted(self.audit, ticket)
             progress.accepted()
             return play(
@@ -249,20 +252,32 @@ class Agent:
             raise RefusedError(
                 Code.TRAINING_FAILED, "the job took twice the time that the ticket gave; it was ended"
             )
+        assert self.hub is not None  # noqa: S101
         try:
+            self.cancelled.check(ticket.run, self.hub, self.now())
             self.show_presence()
-        except StoreError as exc:
-            log.debug("presence was not sent: %s", exc)
+        except StoreError as exc:  # the job goes on
+            log.debug("the store is away: %s", exc)
 
     def _send_unsent(self) -> bool:
         """Send what may leave, oldest first; the rest stays."""
         sent = False
         for answer in list(self._unsent):
-            if self.gate.lets_out(answer):
+            if self._may_leave(answer):
                 self._send(answer)
                 self._unsent.remove(answer)
                 sent = True
         return sent
+
+    def _may_leave(self, answer: Answer) -> bool:
+        """False while the site holds it back, and for good where nobody wants it any more."""
+        if self.hub is None or not self.gate.lets_out(answer):
+            return False
+        try:
+            self.cancelled.check(answer.ticket.run, self.hub, self.now())
+        except RefusedError:  # a refusal may still be said
+            return answer.receipt.refusal is not None
+        return True
 
     def _send(self, answer: Answer) -> None:
         settle(answer, self.site, self.audit)  # where a crash or a full disk came between

@@ -36,6 +36,9 @@ class Mailbox:
     def raw_ticket(self, key: str) -> bytes | None:
         return self.store.get(key)
 
+    def raw_cancel(self, run: str) -> bytes | None:
+        return self.store.get(layout.cancel_key(self.site, run))
+
     def hub_card(self) -> bytes | None:
         return self.store.get(layout.HUB_CARD)
 

@@ -81,6 +81,15 @@ class Cohort(Message):
             )
 
 
+class Asynchronous(Message):
+    """Sites of very different speed: a round is committed with every `buffer` updates, the others work on.
+
+    Nguyen et al. 2022, Federated learning with buffered asynchronous aggregation, arXiv:2106.06639.
+    """
+
+    buffer: int = Field(ge=1)
+
+
 class CoolDown(Message):
     """A site that failed in `after` rounds in a row is not asked for `rounds` rounds, and then again."""
 

@@ -8,10 +8,12 @@ again, so that N updates are never in memory.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from infra.hub import Hub
 from infra.orchestrator import Outcome, emit, gather, timed
 from tasks import layout, parameters
-from tasks.contracts import Code, RunManifest, SiteRound, Ticket
+from tasks.contracts import Code, Paused, RunManifest, SiteRound, Ticket
 from tasks.errors import ContractError, QuorumError
 from tasks.follow import Again, Answer, Follower, never
 from tasks.parameters import Parameters
@@ -25,7 +27,21 @@ MOST_PARAMETERS_BYTES = 2**33  # of a run whose manifest does not say
 LARGEST = 1e18  # of a number in an update: a site that sends more would make every later sum infinite
 
 
-def collect(hub: Hub, plan: RoundPlan, tickets: dict[str, Ticket], again: Again = never) -> dict[str, Answer]:
+class Collected(NamedTuple):
+    """What a round has from its sites: on time, late from the round before (fold), and who works on (asynchronous)."""
+
+    answers: dict[str, Answer]
+    late: dict[str, Answer]
+    working: dict[str, int]  # and the round of their ticket
+
+    @property
+    def delivered(self) -> list[Answer]:
+        """All verified updates, in one order whatever came first: by site, then by round."""
+        good = [a for a in (*self.answers.values(), *self.late.values()) if a.ok]
+        return sorted(good, key=lambda a: (a.site, a.ticket.round))
+
+
+def collect(hub: Hub, plan: RoundPlan, tickets: dict[str, Ticket], again: Again = never) -> Collected:
     """Follow all sites until each has answered, enough have, or time is over; `again` asks those whose job failed.
 
     Raises:
@@ -34,7 +50,9 @@ def collect(hub: Hub, plan: RoundPlan, tickets: dict[str, Ticket], again: Again 
     raw = load_parameters(hub, plan.manifest, plan.base_key, plan.base_sha256)
     base, most_bytes = parameters.from_bytes(raw), len(raw) + HEADER_SLACK
     waiting = Waiting(plan.study.quorum, plan.enough, plan.study.grace)
-    followers = {site: Follower(hub, tickets[site], again, waiting) for site in plan.asked}
+    if plan.study.asynchronous:
+        tickets = tickets | plan.carried
+    followers = {site: Follower(hub, tickets[site], again, waiting) for site in sorted(tickets)}
 
     def one(site: str) -> Outcome[Answer] | None:
         answer = followers[site].look()
@@ -47,23 +65,47 @@ def collect(hub: Hub, plan: RoundPlan, tickets: dict[str, Ticket], again: Again 
 
     with timed("collect"):
         gathered = gather(
-            one, plan.asked, name=lambda site: f"train · {site}", wait=lambda: hub.wait(hub.pause)
+            one, followers, name=lambda site: f"train · {site}", wait=lambda: hub.wait(hub.pause)
         )
-    answers = {a.site: a for a in gathered}
-    _check_quorum(plan, answers)
-    return answers
+    working = {a.site: a.ticket.round for a in gathered if _works_on(plan, a)}
+    answers = {a.site: a for a in gathered if a.site not in working}
+    _check_quorum(hub, plan, answers)
+    late = {} if plan.study.asynchronous else _late(hub, plan, base, most_bytes)
+    return Collected(answers, late, working)
 
 
-def _check_quorum(plan: RoundPlan, answers: dict[str, Answer]) -> None:
+def _works_on(plan: RoundPlan, answer: Answer) -> bool:
+    """True where nobody waits for the site now, and its update will go into a later round."""
+    return plan.study.asynchronous is not None and answer.code == Code.TOO_LATE
+
+
+def _late(hub: Hub, plan: RoundPlan, base: Parameters, most_bytes: int) -> dict[str, Answer]:
+    """Verified updates for the round before, as far as they are there now."""
+    looks = (Follower(hub, ticket, never, Waiting(1)).look() for ticket in plan.carried.values())
+    found = [check_update(hub, answer, base, most_bytes) for answer in looks if answer is not None]
+    return {answer.site: answer for answer in found if answer.ok}
+
+
+def _check_quorum(hub: Hub, plan: RoundPlan, answers: dict[str, Answer]) -> None:
     delivered = sum(a.ok for a in answers.values())
-    if delivered < plan.study.quorum:
-        why = [f"{a.site}: {a.code}" for a in answers.values() if a.code]
-        why += [f"{site}: {code}" for site, code in sorted(plan.left_out.items())]
-        raise QuorumError(
-            f"round {plan.round}: {delivered} of {len(plan.study.sites)} sites delivered, the quorum is "
-            f"{plan.study.quorum} ({', '.join(why)}). Nothing was combined. When the sites are back: "
-            f"fedrounds run resume {plan.manifest.run}"
-        )
+    if delivered >= plan.study.quorum:
+        return
+    missing = {a.site: a.code for a in answers.values() if a.code} | plan.left_out
+    paused = Paused(
+        run=plan.manifest.run,
+        round=plan.round,
+        delivered=delivered,
+        quorum=plan.study.quorum,
+        missing=dict(sorted(missing.items())),
+        at=hub.now(),
+    )
+    hub.write(layout.paused_key(paused.run), paused)
+    why = ", ".join(f"{site}: {code}" for site, code in paused.missing.items())
+    raise QuorumError(
+        f"round {plan.round}: {delivered} of {len(plan.study.sites)} sites delivered, the quorum is "
+        f"{plan.study.quorum} ({why}). Nothing was combined. When the sites are back: "
+        f"fedrounds run resume {plan.manifest.run}"
+    )
 
 
 def check_update(hub: Hub, answer: Answer, base: Parameters, most_bytes: int) -> Answer:
@@ -147,6 +189,8 @@ def _outcome(plan: RoundPlan, answer: Answer) -> Outcome[Answer]:
         spent = answer.receipt.update.spent if answer.receipt and answer.receipt.update else None
         message = f"epsilon {spent.epsilon:.3f} of {spent.epsilon_limit:g}" if spent else "no privacy budget"
         return Outcome(answer, ok=True, state="Delivered", message=message)
+    if _works_on(plan, answer):
+        return Outcome(answer, ok=True, state="Working", message="works on for a later round")
     emit("fedrounds.site.refused", site=answer.site, payload={**about, "code": str(answer.code)})
     state = "Refused" if answer.receipt is not None and answer.receipt.refusal else "Missing"
     return Outcome(answer, ok=False, state=state, message=str(answer.code))

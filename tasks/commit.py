@@ -6,32 +6,41 @@ Prefect and MLflow show is a view on these records.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
+from types import MappingProxyType
 
 from infra.hub import Hub
 from infra.orchestrator import emit, step
 from tasks import layout
 from tasks.aggregate import Candidate
-from tasks.collect import site_round
-from tasks.contracts import Phases, RoundRecord, RunEnd, SiteRound
+from tasks.collect import Collected, site_round
+from tasks.contracts import Operation, Phases, RoundRecord, RunEnd, SiteRound
 from tasks.errors import ContractError, LeaseError
 from tasks.evaluate import Evaluated
 from tasks.follow import Answer
+from tasks.going import check_going
 from tasks.lease import fence
 from tasks.plan import RoundPlan
+
+NONE: Mapping[str, int] = MappingProxyType({})
 
 
 @step(name="commit")
 def commit(
-    hub: Hub, plan: RoundPlan, candidate: Candidate, answers: dict[str, Answer], evaluated: Evaluated
+    hub: Hub, plan: RoundPlan, candidate: Candidate, collected: Collected, evaluated: Evaluated
 ) -> RoundRecord:
     """Write the round's record once.
 
     Raises:
         LeaseError: another hub has taken the study, or has committed this round; this one stops.
         ContractError: the record cannot be read back.
+        RunCancelledError: somebody has cancelled the run.
     """
-    sites = {site: _with_metrics(site_round(a), evaluated, site) for site, a in answers.items()}
+    sites = {
+        site: _with_metrics(_with_late(site_round(answer), collected.late.get(site)), evaluated, site)
+        for site, answer in collected.answers.items()
+    }
     sites |= {site: SiteRound(state="missing", code=code) for site, code in plan.left_out.items()}
     record = RoundRecord(
         run=plan.manifest.run,
@@ -39,6 +48,8 @@ def commit(
         round=plan.round,
         cohort=candidate.cohort,
         drawn=plan.drawn,
+        folded=candidate.folded,
+        working=collected.working,
         sites=dict(sorted(sites.items())),
         metrics=evaluated.pooled,
         parameters_key=candidate.key,
@@ -50,6 +61,7 @@ def commit(
         committed_at=hub.now(),
         fence=fence(hub, plan.study.name),
     )
+    check_going(hub, record.run)
     hub.write_once(layout.commit_key(record.run, record.round), record)
     committed = hub.read(layout.commit_key(record.run, record.round), RoundRecord)
     if committed is None:
@@ -73,6 +85,17 @@ def _phases(plan: RoundPlan, candidate: Candidate, evaluated: Evaluated) -> Phas
     return Phases(train=train, aggregate=aggregate, evaluate=evaluate)
 
 
+def _with_late(site: SiteRound, late: Answer | None) -> SiteRound:
+    """A late update is paid for and was sent, also where the site has nothing for this round."""
+    update = late.receipt.update if late and late.receipt else None
+    if update is None:
+        return site
+    spent = site.spent or update.spent
+    return site.model_copy(
+        update={"spent": spent, "payload_bytes": site.payload_bytes + update.payload_bytes}
+    )
+
+
 def _with_metrics(site: SiteRound, evaluated: Evaluated, name: str) -> SiteRound:
     own = evaluated.sites.get(name)
     return site if own is None else site.model_copy(update={"metrics": own})
@@ -93,11 +116,16 @@ def load_records(hub: Hub, run: str) -> list[RoundRecord]:
     return records
 
 
-def sweep(hub: Hub, run: str, number: int, sites: tuple[str, ...]) -> None:
-    """Take the tickets of all rounds up to `number` out of the mailboxes; they are answered or void."""
+def sweep(hub: Hub, run: str, number: int, sites: Iterable[str], carried: Mapping[str, int] = NONE) -> None:
+    """Take the tickets of all rounds up to `number` out of the mailboxes; they are answered or void.
+
+    But for `carried`: sites that may still answer a training ticket of that round.
+    """
     for site in sites:
         for key in hub.store.list(layout.tickets_of_run(site, run)):
-            if layout.round_of_ticket(key) <= number:
+            round_ = layout.round_of_ticket(key)
+            waited_for = round_ == carried.get(site) and key.endswith(f"-{Operation.TRAIN}.json")
+            if round_ <= number and not waited_for:
                 hub.store.delete(key)
 
 

@@ -54,6 +54,7 @@ class Code(StrEnum):
     TRAINING_FAILED = "training_failed"  # anything else; the reason is in the site's own log
     PAUSED_BY_SITE = "paused_by_site"  # the site's kill switch is thrown
     OUTSIDE_HOURS = "outside_hours"  # the site's policy answers at other hours
+    CANCELLED = "cancelled"  # the hub has taken the run back
     POLICY_REFUSED = "policy_refused"  # another rule of the site's policy
     # found by the hub
     PAUSED_BY_HUB = "paused_by_hub"  # the operator paused the site's work pool
@@ -75,6 +76,8 @@ Isolation = Literal[
 ]
 """What the kernel has taken from the job that made an answer."""
 
+
+SILENT_S = 40.0  # a living agent shows itself every twelve seconds; three of them missed are a sign
 
 Band = Literal["<50", "50-199", "200-999", "1000-4999", "5000-19999", "20000+"]
 """How many usable records a site has, as coarsely as it may be known outside it."""
@@ -232,6 +235,12 @@ class SiteRound(Message):
     seconds_to_deliver: float | None = None  # ticket written to the receipt sealed; two clocks
     seconds_to_hear: float | None = None  # receipt written to the hub knowing it; two clocks
 
+    @property
+    def gave_no_sign(self) -> bool:
+        """True where the site did not take the ticket, and its agent had been silent for long before, or always."""
+        silent = self.silent_s is None or self.silent_s > SILENT_S
+        return self.code in (Code.NO_ANSWER, Code.TOO_LATE) and self.reached is None and silent
+
 
 class Phases(Message):
     """Seconds of a round by the hub's clock; after a fall, of the hub that ended it."""
@@ -250,6 +259,8 @@ class RoundRecord(Message):
     round: int = Field(ge=1)
     cohort: tuple[Name, ...]  # sites whose update is in the new parameters
     drawn: tuple[Name, ...] = ()  # drawn from seed, run and round (selection.py), before anybody was asked
+    folded: dict[Name, int] = Field(default_factory=dict)  # late updates in it, and by how many rounds
+    working: dict[Name, int] = Field(default_factory=dict)  # asynchronous: who works on, since which round
     sites: dict[Name, SiteRound]  # every site that was asked, or that a pause or its failures kept out
     metrics: Metrics  # pooled over the held-out records of all sites that answered
     parameters_key: str
@@ -262,6 +273,14 @@ class RoundRecord(Message):
     fence: int = Field(default=0, ge=0)  # number of the lease under which the hub wrote it; never goes back
 
 
+class Cancel(Message):
+    """The hub's word to a site that a run is over: whatever works for it stops, and nothing of it is begun."""
+
+    kind: Literal["cancel"] = "cancel"
+    run: Name
+    at: float
+
+
 class RunEnd(Message):
     """The last word on a run; written once."""
 
@@ -269,6 +288,18 @@ class RunEnd(Message):
     run: Name
     state: Literal["finished", "cancelled"]
     rounds: int = Field(ge=0)
+    at: float
+
+
+class Paused(Message):
+    """Why a run waits: too few sites delivered. Overwritten; it counts as long as its round is not committed."""
+
+    kind: Literal["paused"] = "paused"
+    run: Name
+    round: int = Field(ge=1)
+    delivered: int = Field(ge=0)
+    quorum: int = Field(ge=1)
+    missing: dict[Name, Code]
     at: float
 
 

@@ -8,33 +8,34 @@ job failed and the round still has time.
 
 from __future__ import annotations
 
-import re
 import secrets
+from collections.abc import Mapping
 
 from infra.hub import Hub
 from infra.orchestrator import step
 from tasks import layout
 from tasks.contracts import Code, Operation, Receipt, Ticket
-from tasks.errors import ContractError
 from tasks.lease import keep
 from tasks.pins import site_key
 from tasks.plan import RoundPlan
 from tasks.sealed import open_from_site
+from tasks.tickets import last_ticket, read_ticket
 
 ATTEMPTS = 3  # of one site in one round; each costs the site a debit of its own
 WORTH_A_RETRY = frozenset({Code.TRAINING_FAILED})  # any other refusal would come again
 
-_ATTEMPT = re.compile(r"/\d{5}-(\d{2})-(\w+)\.json$")
-
 
 @step(name="dispatch")
 def dispatch(
-    hub: Hub, plan: RoundPlan, operation: Operation, sites: tuple[str, ...], key: str, sha256: str
+    hub: Hub, plan: RoundPlan, operation: Operation, sites: Mapping[str, int], key: str, sha256: str
 ) -> dict[str, Ticket]:
-    """Ask each of `sites` for `operation` on the parameters under `key`; returns the tickets by site."""
-    tickets = {site: _ticket(hub, plan, operation, site, key, sha256) for site in sites}
+    """Ask each of `sites` for `operation` on the parameters under `key`; returns the tickets by site.
+
+    A site stands with the round that its ticket is of: an earlier one where its late update was used.
+    """
+    tickets = {site: _ticket(hub, plan, operation, site, of, key, sha256) for site, of in sites.items()}
     for site in sites:
-        _ring(hub, site)
+        ring(hub, site)
     return tickets
 
 
@@ -47,11 +48,12 @@ def ask_again(hub: Hub, plan: RoundPlan, refused: Ticket, code: Code) -> Ticket 
     if code not in WORTH_A_RETRY or refused.attempt >= ATTEMPTS or hub.now() >= refused.expires_at:
         return None
     ticket = _write(hub, plan, _anew(hub, refused))
-    _ring(hub, refused.site)
+    ring(hub, refused.site)
     return ticket
 
 
-def _ring(hub: Hub, site: str) -> None:
+def ring(hub: Hub, site: str) -> None:
+    """Tell a site's idle agent that its mailbox holds something new."""
     hub.store.put(layout.bell_key(site), secrets.token_hex(8).encode())
 
 
@@ -61,8 +63,10 @@ def _anew(hub: Hub, ticket: Ticket) -> Ticket:
     )
 
 
-def _ticket(hub: Hub, plan: RoundPlan, operation: Operation, site: str, key: str, sha256: str) -> Ticket:
-    last = _last_ticket(hub, plan, operation, site)
+def _ticket(
+    hub: Hub, plan: RoundPlan, operation: Operation, site: str, of: int, key: str, sha256: str
+) -> Ticket:
+    last = last_ticket(hub, plan.manifest.run, site, of, operation)
     if last is not None and last.parameters_sha256 == sha256 and _still_good(hub, last):
         return last
     ticket = Ticket(
@@ -71,7 +75,7 @@ def _ticket(hub: Hub, plan: RoundPlan, operation: Operation, site: str, key: str
         study_sha256=plan.manifest.study_sha256,
         recipe_sha256=plan.manifest.recipe_sha256,
         site=site,
-        round=plan.round,
+        round=of,
         attempt=1 if last is None else last.attempt + 1,
         operation=operation,
         parameters_key=key,
@@ -86,27 +90,7 @@ def _ticket(hub: Hub, plan: RoundPlan, operation: Operation, site: str, key: str
 def _write(hub: Hub, plan: RoundPlan, ticket: Ticket) -> Ticket:
     keep(hub, plan.study.name)  # a hub that slept past its lease asks nobody
     hub.write_once(layout.ticket_key(ticket), ticket)
-    return _read(hub, layout.ticket_key(ticket)) or ticket
-
-
-def _read(hub: Hub, key: str) -> Ticket | None:
-    """The ticket of a key, if it was written for this very place: the store may hold out another one of ours.
-
-    Raises:
-        ContractError: a ticket of another place.
-    """
-    ticket = hub.read(key, Ticket)
-    if ticket is not None and layout.ticket_key(ticket) != key:
-        raise ContractError(
-            f"the store shows {layout.ticket_key(ticket)} under {key}; is it being tampered with?"
-        )
-    return ticket
-
-
-def _last_ticket(hub: Hub, plan: RoundPlan, operation: Operation, site: str) -> Ticket | None:
-    keys = hub.store.list(layout.tickets_of_round(site, plan.manifest.run, plan.round))
-    attempts = [(m[1], k) for k in keys if (m := _ATTEMPT.search(k)) and m[2] == operation]
-    return _read(hub, max(attempts)[1]) if attempts else None
+    return read_ticket(hub, layout.ticket_key(ticket)) or ticket
 
 
 def _still_good(hub: Hub, ticket: Ticket) -> bool:

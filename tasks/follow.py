@@ -14,6 +14,7 @@ from infra.hub import Hub
 from infra.orchestrator import heartbeat, show
 from tasks import layout
 from tasks.contracts import Code, Operation, Presence, Progress, Reached, Receipt, Ticket
+from tasks.going import check_going, keep_going
 from tasks.lease import keep
 from tasks.pins import site_key
 from tasks.sealed import open_from_site
@@ -58,6 +59,7 @@ class Follower:
 
         Raises:
             LeaseError: another hub has taken the study.
+            RunCancelledError: somebody has cancelled the run.
         """
         if self._new:
             show("Waiting", "the ticket is in the site's mailbox")
@@ -72,9 +74,12 @@ class Follower:
         if self._waiting.over(hub.now()):
             return self._missing(Code.TOO_LATE)
         keep(hub, ticket.study)
+        keep_going(hub, ticket.run)
         return None
 
     def _unless_again(self, answer: Answer) -> Answer | None:
+        if answer.code == Code.CANCELLED:  # is it? a site alone cannot say so
+            check_going(self._hub, answer.ticket.run)
         refused = answer.receipt is not None and answer.receipt.refusal is not None
         another = self._again(answer.ticket, answer.code) if refused and answer.code is not None else None
         if another is None:

@@ -35,6 +35,11 @@ def bell_key(site: str) -> str:
     return f"sites/{site}/in/bell"
 
 
+def cancel_key(site: str, run: str) -> str:
+    """The hub's word that a run was cancelled; beside the tickets, not among them."""
+    return f"sites/{site}/in/cancelled/{run}.json"
+
+
 def ticket_name(ticket: Ticket | Receipt) -> str:
     return f"{ticket.run}/{ticket.round:05d}-{ticket.attempt:02d}-{ticket.operation}"
 
@@ -95,6 +100,10 @@ def commit_key(run: str, round_: int) -> str:
 
 def ended_key(run: str) -> str:
     return f"hub/runs/{run}/ended.json"
+
+
+def paused_key(run: str) -> str:
+    return f"hub/runs/{run}/paused.json"
 
 
 def registered_prefix(run: str) -> str:

@@ -83,6 +83,12 @@ def fence(hub: Hub, study: str) -> int:
     return held.number
 
 
+def holder(hub: Hub, study: str, slack_s: float = 0.0) -> str | None:
+    """Which process holds the study now, as its lease says, or held it `slack_s` ago; None where none does."""
+    last = _last(hub, study)
+    return last.holder if last is not None and last.expires_at > hub.now() - slack_s else None
+
+
 def _give_back(hub: Hub, held: Lease) -> None:
     newest = _last(hub, held.study)
     if newest is not None and newest.number == held.number:  # else it is a successor's study now

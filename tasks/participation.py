@@ -64,11 +64,13 @@ def warnings(records: Sequence[RoundRecord]) -> list[str]:
 
 def cause(site: SiteRound) -> str:
     """The likely reason why a site has no update, in plain words."""
-    if site.code == Code.NO_ANSWER:
+    if site.gave_no_sign:
         if site.silent_s is None:
             return "its agent shows no sign of life; has it been started?"
-        if site.silent_s > 120:
-            return f"its agent was last heard of {span(site.silent_s)} before; does it run, can it reach the store?"
+        return (
+            f"its agent was last heard of {span(site.silent_s)} before; does it run, can it reach the store?"
+        )
+    if site.code == Code.NO_ANSWER:
         busy = f"it was {site.reached} at the deadline" if site.reached else "it has not taken the ticket"
         return f"its agent is alive and {busy}; raise deadline_s, or look at its log"
     return _CAUSES.get(site.code, f"see docs/refusals.md: {site.code}") if site.code else "it took part"
@@ -82,6 +84,8 @@ def facts(records: Sequence[RoundRecord]) -> dict[str, Any]:
         "took_part": list(record.cohort),
         "missing": {name: str(s.code) for name, s in record.sites.items() if s.code},
         "records": {name: s.records for name, s in record.sites.items() if s.records},
+        "folded": record.folded,
+        "working": record.working,
         "phases_s": record.phases.model_dump() if record.phases else None,
         "warnings": warnings(records),
     }
@@ -96,6 +100,11 @@ def markdown(records: Sequence[RoundRecord]) -> str:
         lines.append(
             f"Waiting for updates {p.train:.1f} s, aggregating {p.aggregate:.1f} s, evaluating {p.evaluate:.1f} s."
         )
+    if record.folded:
+        late = ", ".join(f"{name} ({by} rounds late)" for name, by in record.folded.items())
+        lines.append(f"Late updates that went in, damped by their age: {late}.")
+    if record.working:
+        lines.append(f"At work for a later round: {', '.join(record.working)}.")
     lines += [f"⚠ {text}" for text in warnings(records)]
     table = [
         "| site | took part | why not | records | attempts | began after | delivered after |",

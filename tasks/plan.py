@@ -13,11 +13,13 @@ from infra.hub import Hub
 from infra.orchestrator import paused, step
 from tasks import layout
 from tasks.begin import load_manifest, load_study
-from tasks.contracts import Code, RoundRecord, RunManifest
+from tasks.contracts import Code, Operation, RoundRecord, RunManifest, Ticket
 from tasks.errors import StudyError
 from tasks.recent import recent_records
 from tasks.selection import draw, lookback, resting
+from tasks.staleness import carried
 from tasks.study import Study
+from tasks.tickets import last_ticket
 
 
 class RoundPlan(NamedTuple):
@@ -26,7 +28,7 @@ class RoundPlan(NamedTuple):
     `base_key` and `base_sha256` name the parameters that every site starts from;
     `drawn` is the cohort as the study draws it, `left_out` says who does not take part in this round without
     being asked, and why; `asked` are the others of the cohort. The round has `enough` with so many updates
-    (None: it waits for all).
+    (None: it waits for all). `carried` are tickets of earlier rounds whose updates may still go into this one.
     """
 
     manifest: RunManifest
@@ -38,6 +40,7 @@ class RoundPlan(NamedTuple):
     asked: tuple[str, ...]
     left_out: dict[str, Code]
     enough: int | None
+    carried: dict[str, Ticket]
     began_at: float
 
 
@@ -55,11 +58,24 @@ def plan_round(hub: Hub, run: str, number: int) -> RoundPlan:
     key, digest = _base(hub, manifest, number)
     tired = resting(study, recent_records(hub, run, number, lookback(study)), number)
     drawn = draw(study, run, number, tired)
+    earlier = _carried(hub, study, run, recent_records(hub, run, number, 1))
     left_out = dict.fromkeys(tired, Code.COOLING_DOWN)
     left_out |= {site: Code.PAUSED_BY_HUB for site in drawn if paused(site)}
-    asked = tuple(site for site in drawn if site not in left_out)
+    busy = earlier if study.asynchronous else {}
+    asked = tuple(site for site in drawn if site not in left_out and site not in busy)
     enough = study.cohort.size(len(study.sites)) if study.cohort.over_select else None
-    return RoundPlan(manifest, study, number, key, digest, drawn, asked, left_out, enough, hub.now())
+    enough = study.asynchronous.buffer if study.asynchronous else enough
+    return RoundPlan(manifest, study, number, key, digest, drawn, asked, left_out, enough, earlier, hub.now())
+
+
+def _carried(hub: Hub, study: Study, run: str, records: list[RoundRecord]) -> dict[str, Ticket]:
+    """The tickets that the last round left in mailboxes for this one; one that the store lost is lost."""
+    found: dict[str, Ticket] = {}
+    for site, round_ in carried(study, records).items():
+        ticket = last_ticket(hub, run, site, round_, Operation.TRAIN)
+        if ticket is not None:
+            found[site] = ticket
+    return found
 
 
 def _base(hub: Hub, manifest: RunManifest, number: int) -> tuple[str, str]:

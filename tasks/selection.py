@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 from tasks.contracts import Code, RoundRecord
 from tasks.study import Study
 
-# What is no failing of the site: it was not asked, not waited for, or is closed on purpose.
+# What is no failing of the site: it was not asked, was slow (and not silent), or is closed on purpose.
 NO_FAULT = frozenset(
     {Code.PAUSED_BY_HUB, Code.PAUSED_BY_SITE, Code.OUTSIDE_HOURS, Code.COOLING_DOWN, Code.TOO_LATE}
 )
@@ -78,7 +78,7 @@ def _streak(site: str, records: Sequence[RoundRecord]) -> tuple[int, int]:
     failed, last = 0, 0
     for record in records:
         said = record.sites.get(site)
-        if said is None or said.code in NO_FAULT:
+        if said is None or (said.code in NO_FAULT and not said.gave_no_sign):
             continue
         failed, last = (failed + 1, record.round) if said.code else (0, last)
     return failed, last

@@ -20,13 +20,13 @@ from pydantic import (
     model_validator,
 )
 
-from tasks.cohort import Cohort, CoolDown
+from tasks.cohort import Asynchronous, Cohort, CoolDown
 from tasks.contracts import Message, Name
 
 RecipePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 MAX_ROUNDS = 10_000
 # Not in a study's bytes at their defaults: a study that names none of them keeps its digest, and its older sites.
-NEWER = ("cohort", "grace", "late_updates", "on_low_quorum", "cool_down")
+NEWER = ("cohort", "grace", "late_updates", "on_low_quorum", "cool_down", "asynchronous")
 
 
 class Local(Message):
@@ -52,6 +52,11 @@ class Privacy(Message):
     epsilon: float | None = Field(default=None, gt=0)
     delta: float | None = Field(default=None, gt=0, lt=1)
     clip_norm: float | None = Field(default=None, ge=1e-6, le=1e6)
+
+    @property
+    def single_updates(self) -> bool:
+        """True where the hub has each site's update by itself, and may use one without the others."""
+        return self.mode in ("local", "none")
 
     @model_validator(mode="after")
     def _complete(self) -> Privacy:
@@ -108,6 +113,7 @@ class Study(Message):
     late_updates: Literal["drop", "fold"] = "drop"
     on_low_quorum: Literal["pause", "repeat"] = "pause"
     cool_down: CoolDown | None = None
+    asynchronous: Asynchronous | None = None
     local: Local = Local()
     privacy: Privacy
     aggregation: Aggregation = Aggregation()
@@ -124,7 +130,31 @@ class Study(Message):
                 f"quorum {self.quorum} is more than the {len(self.sites)} sites; lower quorum or add sites"
             )
         self.cohort.check(self.sites, self.quorum)
+        if self.late_updates == "fold" and not self.privacy.single_updates:
+            raise ValueError(
+                f"late_updates: fold takes one site's update by itself, and mode {self.privacy.mode} only shows "
+                f"sums; use late_updates: drop, or privacy mode local"
+            )
+        if self.asynchronous is not None:
+            self._check_asynchronous(self.asynchronous)
         return self
+
+    def _check_asynchronous(self, terms: Asynchronous) -> None:
+        if not self.privacy.single_updates:
+            raise ValueError(
+                f"asynchronous takes each site's update when it comes, and mode {self.privacy.mode} only shows sums "
+                f"of a cohort; remove asynchronous, or use privacy mode local"
+            )
+        if not self.quorum <= terms.buffer <= len(self.sites):
+            raise ValueError(
+                f"asynchronous: expected quorum {self.quorum} <= buffer <= {len(self.sites)} sites, "
+                f"got buffer {terms.buffer}"
+            )
+        if not self.cohort.is_all or self.grace is not None or self.late_updates != "drop":
+            raise ValueError(
+                "asynchronous asks all sites, waits for its buffer and uses what comes late; remove cohort, grace "
+                "and late_updates"
+            )
 
     @model_serializer(mode="wrap")
     def _as_it_was_said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -19,10 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from flows.reconcile import set_prefect_right
     from flows.results import list_runs
     from infra.hub import Hub
 
-    runs = list_runs(Hub.load(args.dir))
+    hub = Hub.load(args.dir)
+    runs = list_runs(hub)
+    set_prefect_right(hub)
     if args.json:
         print_json(runs)
         return 0

@@ -25,11 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from flows.reconcile import set_prefect_right
     from infra import servers
     from infra.errors import StoreError
     from infra.hub import Hub
 
     hub = Hub.load(args.dir)
+    set_prefect_right(hub)
     running = [server._asdict() for server in servers.state(hub)]
     sites, trouble = [], None
     try:

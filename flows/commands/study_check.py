@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flows.commands.options import add_json, print_json
+
+if TYPE_CHECKING:
+    from tasks.study import Study
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +33,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"{args.file} is right: study {study.name!r}, sha256 {study.sha256[:16]}…")
     print(f"  recipe   {study.recipe}")
     print(f"  sites    {', '.join(study.sites)} (quorum {study.quorum}, deadline {study.deadline_s:g} s)")
+    for line in _taking_part(study):
+        print(f"           {line}")
     print(f"  rounds   {study.rounds}, {study.local.epochs} epochs each, batch {study.local.batch_size}")
     if privacy.mode == "none":
         print("  privacy  none: updates are sent as they are; each site must allow this study by name")
@@ -38,3 +44,22 @@ def run(args: argparse.Namespace) -> int:
             f"({privacy.epsilon:g}, {privacy.delta:g})-DP, clip norm {privacy.clip_norm:g}"
         )
     return 0
+
+
+def _taking_part(study: Study) -> list[str]:
+    """What the study says beyond: all sites are asked, and waited for until the deadline."""
+    lines, cohort, n = [], study.cohort, len(study.sites)
+    if not cohort.is_all:
+        drawn = f"{cohort.asked(n)} of {n}, drawn from seed, run and round"
+        lines.append(f"each round needs {cohort.size(n)} updates and asks {drawn}")
+    if study.asynchronous:
+        lines.append(f"asynchronous: a round with every {study.asynchronous.buffer} updates")
+    if study.grace is not None:
+        lines.append(f"after the quorum it waits {study.grace:g} x the median site's time")
+        lines.append(f"late updates: {study.late_updates}")
+    if study.cool_down:
+        rest, after = study.cool_down.rounds, study.cool_down.after
+        lines.append(f"a site rests for {rest} rounds after {after} failures in a row")
+    if study.on_low_quorum == "repeat":
+        lines.append("below the quorum a round is played again by itself")
+    return lines

@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from flows.reconcile import set_prefect_right
     from infra import servers
     from tasks.card import publish_card
 
@@ -41,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     ran = all(server.healthy for server in servers.state(hub))
     with Console(stderr=True).status("starting Prefect and MLflow …") as status:
         hub = servers.start(hub, progress=status.update)
+    set_prefect_right(hub)
     if args.json:
         facts = {"directory": str(hub.directory), "store": hub.store_url}
         print_json({**facts, "prefect": hub.prefect_url, "mlflow": hub.mlflow_url, "started": not ran})

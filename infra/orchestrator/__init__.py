@@ -14,9 +14,11 @@ from infra.orchestrator.farewell import drain
 from infra.orchestrator.flows import quiet_subflows, run_flow, subflow, use
 from infra.orchestrator.presence import heartbeat, paused
 from infra.orchestrator.steps import Outcome, gather, show, step, timed, timings
+from infra.orchestrator.zombies import claim, reconcile
 
 __all__ = [
     "Outcome",
+    "claim",
     "deploy",
     "drain",
     "emit",
@@ -25,6 +27,7 @@ __all__ = [
     "page",
     "paused",
     "quiet_subflows",
+    "reconcile",
     "run_flow",
     "show",
     "step",

@@ -18,7 +18,9 @@ from prefect import Flow
 from prefect.events.clients import PrefectEventsClient
 from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL
+from prefect.states import Cancelled
 
+from infra.errors import RunCancelledError
 from infra.orchestrator.context import inside, without_prefect
 from infra.servers import answers
 
@@ -81,10 +83,13 @@ _call: ContextVar[_Call | None] = ContextVar("fedrounds_flow_call", default=None
 
 def _watched(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
-    def watched(*args: P.args, **kwargs: P.kwargs) -> R:
+    def watched(*args: P.args, **kwargs: P.kwargs) -> Any:
         call = _call.get() or _Call()  # none where a worker's engine began the flow
         try:
             call.value = value = function(*args, **kwargs)
+        except RunCancelledError as exc:
+            call.error = exc
+            return Cancelled(message=str(exc))  # the run page's state; the caller gets the error
         except BaseException as exc:
             call.error = exc
             raise

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar
 
+from infra.errors import RunCancelledError
 from infra.orchestrator.context import inside
 
 if TYPE_CHECKING:
@@ -180,12 +181,15 @@ class _Watch(threading.Thread, Generic[R]):
         return self._outcome.value
 
     def _call(self) -> Any:
-        from prefect.states import Completed, Failed
+        from prefect.states import Cancelled, Completed, Failed
 
         try:
             while (outcome := self._function()) is None:
                 self._wait()
             self._outcome = outcome
+        except RunCancelledError as exc:
+            self._error = exc
+            return Cancelled(message=str(exc))
         except BaseException as exc:
             self._error = exc
             raise

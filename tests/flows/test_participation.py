@@ -10,9 +10,11 @@ import pytest
 from flows.cli import main
 from flows.results import results
 from infra.store import open_store
+from sites.ledger import Ledger
 from tasks import layout
 from tasks.commit import load_records
 from tasks.contracts import Code
+from tasks.errors import QuorumError
 from tasks.selection import draw
 from tests.federation import SITES, Tampering, a_federation, a_study
 
@@ -91,16 +93,16 @@ def test_a_sites_ledger_counts_its_own_rounds_whatever_the_hub_draws(tmp_path):
 
 
 def test_after_the_quorum_a_dead_site_is_waited_for_no_longer_than_grace(tmp_path):
-    """Two sites answer at once; with grace 2 the deadline of a minute is not waited for."""
+    """Two sites answer at once; with grace 2 the deadline of two hours is not waited for."""
     federation = a_federation(tmp_path)
     a_dead_site(federation, "south")
     began = federation.now()
 
-    records = load_records(federation.hub, federation.run(a_study(grace=2.0), "toy-1"))
+    records = load_records(federation.hub, federation.run(a_study(grace=2.0, deadline_s=7200), "toy-1"))
 
     assert [r.sites["south"].code for r in records] == [Code.TOO_LATE] * 2
     assert all(r.cohort == ("east", "north") for r in records)
-    assert federation.now() - began < 60
+    assert federation.now() - began < 3600
 
 
 def test_without_grace_the_deadline_is_waited_for(tmp_path):
@@ -118,7 +120,7 @@ def test_without_grace_the_deadline_is_waited_for(tmp_path):
 def test_over_selection_takes_those_that_deliver_first(tmp_path):
     """One update is needed and two sites are asked: a dead one costs no time at all."""
     federation = a_federation(tmp_path)
-    study = a_study(rounds=3, quorum=1, cohort={"sites": 1, "over_select": 1.0})
+    study = a_study(rounds=3, quorum=1, cohort={"sites": 1, "over_select": 1.0}, deadline_s=7200)
     a_dead_site(federation, "south")
     began = federation.now()
 
@@ -126,7 +128,7 @@ def test_over_selection_takes_those_that_deliver_first(tmp_path):
 
     assert all(len(r.drawn) == 2 and len(r.cohort) >= 1 for r in records)
     assert any("south" in r.drawn for r in records)
-    assert federation.now() - began < 60
+    assert federation.now() - began < 3600
 
 
 def test_a_failing_site_cools_down_and_returns(tmp_path):
@@ -134,9 +136,8 @@ def test_a_failing_site_cools_down_and_returns(tmp_path):
     federation = a_federation(tmp_path)
     a_dead_site(federation, "south", back=4)
 
-    study = a_study(rounds=4, grace=1.0, deadline_s=5, cool_down={"after": 2, "rounds": 1})
-    slow = study.model_copy(update={"grace": None})
-    records = load_records(federation.hub, federation.run(slow, "toy-1"))
+    study = a_study(rounds=4, cool_down={"after": 2, "rounds": 1})
+    records = load_records(federation.hub, federation.run(study, "toy-1"))
 
     assert [r.sites["south"].code for r in records] == [
         Code.NO_ANSWER,
@@ -151,7 +152,7 @@ def test_the_report_names_who_was_missing_why_and_for_the_third_time(tmp_path, c
     """In the record, in `run show --json` and as a warning in the log: nobody drops out silently."""
     federation = a_federation(tmp_path, north={"extra": "disclosure: {records: true}\n"})
     a_dead_site(federation, "south")
-    federation.run(a_study(rounds=3, deadline_s=5), "toy-1")
+    federation.run(a_study(rounds=3), "toy-1")
     federation.hub.save()
 
     assert main(["run", "show", "toy-1", "--json", "--dir", str(federation.hub.directory)]) == 0
@@ -161,9 +162,51 @@ def test_the_report_names_who_was_missing_why_and_for_the_third_time(tmp_path, c
 
     assert last["participation"]["missing"] == {"south": "no_answer"}
     assert last["participation"]["records"] == {"north": "50-199"}
-    assert last["participation"]["phases_s"]["train"] >= 5
+    assert last["participation"]["phases_s"]["train"] >= 60
     assert last["sites"]["south"]["cause"].startswith("its agent")
     assert "south was missing 3 times in a row (no_answer)" in last["participation"]["warnings"][0]
     assert "south was missing 3 times in a row" in caplog.text
     assert "2 of 3 sites took part" in shown
     assert "missing 3 times" in shown
+
+
+def test_below_the_quorum_a_run_pauses_and_says_so(tmp_path):
+    """In `run list` and `run show`, for whoever was not there; resumed, it goes on as if nothing had been."""
+    federation = a_federation(tmp_path)
+    south, east = federation.agents["south"], federation.agents["east"]
+    a_dead_site(federation, "south")
+    a_dead_site(federation, "east")
+
+    with pytest.raises(QuorumError, match="1 of 3 sites"):
+        federation.run(a_study(rounds=1), "toy-1")
+    state = results(federation.hub, "toy-1")["state"]
+    federation.agents |= {"south": south, "east": east}
+    resumed = results(federation.hub, federation.run(a_study(rounds=1), "toy-1"))
+
+    assert state == ("paused (0 of 1 rounds): round 1 had 1 updates of 2 (east: no_answer, south: no_answer)")
+    assert resumed["state"] == "finished"
+    assert resumed["rounds"][0]["sites"]["north"]["attempts"] == 1
+    assert resumed["rounds"][0]["sites"]["south"]["attempts"] == 2
+
+
+def test_below_the_quorum_a_round_is_repeated_with_what_arrived_kept(tmp_path):
+    """`north` had delivered and trains once; the two others come back by themselves."""
+    federation = a_federation(tmp_path)
+    for site in ("south", "east"):
+        a_dead_site(federation, site)
+    began = federation.now()
+
+    class Later(Dead):
+        def step(self) -> bool:
+            return self.agent.step() if federation.now() > began + 100 else False
+
+    for site in ("south", "east"):
+        federation.agents[site] = Later(federation.agents[site].agent, federation)
+
+    records = load_records(federation.hub, federation.run(a_study(rounds=1, on_low_quorum="repeat"), "toy-1"))
+
+    assert records[0].cohort == ("east", "north", "south")
+    assert (records[0].sites["north"].attempts, records[0].sites["south"].attempts) == (1, 2)
+    ledger = Ledger(federation.agents["north"].site.state, site="north", read_only=True)
+    assert len(list(ledger.rows())) == 1
+    ledger.close()

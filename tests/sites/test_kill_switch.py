@@ -17,11 +17,11 @@ from sites.cli import main
 from sites.ledger import Ledger
 from sites.stopfile import FILE, halt, halted, resume
 from tasks import layout
-from tasks.contracts import Code, Presence, RoundRecord
+from tasks.contracts import Cancel, Code, Presence, RoundRecord
 from tests.federation import a_federation
 from tests.federation import a_study as a_federated_study
 from tests.sites.attacks import a_hostile_study, install
-from tests.sites.builders import ToyHub, a_study, an_agent, write_site
+from tests.sites.builders import RUN, ToyHub, a_study, an_agent, write_site
 
 SECONDS = 5.0  # what is promised
 
@@ -99,6 +99,25 @@ def test_a_running_child_is_dead_and_nothing_leaves(tmp_path, start, how):
         assert agent.wait(10) == 0
     time.sleep(1)
     assert objects(tmp_path) == before
+
+
+@pytest.mark.slow
+def test_a_child_whose_run_is_cancelled_is_dead_within_seconds(tmp_path, start):
+    """The hub takes the run back with one signed word; the agent lives on."""
+    hub, study = ToyHub(tmp_path), a_hostile_study("sleep")
+    ticket = hub.send(hub.ticket(study, hub.publish(study)))
+    agent = start()
+    wait(lambda: len(agent.children(recursive=True)) == 2, "the child")
+    child = max(agent.children(recursive=True), key=lambda process: process.create_time())
+    time.sleep(1)  # it sleeps in the recipe now
+
+    hub.store.put(layout.cancel_key("north", RUN), hub.key.seal(Cancel(run=RUN, at=time.time())))
+    wait(lambda: not child.is_running(), "the child's end", SECONDS)
+    wait(lambda: hub.receipt(ticket), "the refusal", SECONDS)
+
+    assert hub.receipt(ticket).refusal == Code.CANCELLED
+    assert hub.update(ticket) is None
+    assert agent.is_running()
 
 
 @pytest.mark.slow

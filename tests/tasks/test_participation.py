@@ -67,6 +67,8 @@ def test_equal_sites_have_no_largest():
 
 def test_a_living_agent_that_was_training_needs_time_and_not_a_restart():
     """The cause follows what the site itself said last."""
+    assert "slower than the others" in cause(missing(Code.TOO_LATE, silent_s=3.0))
+    assert "last heard of 50 s before" in cause(missing(Code.TOO_LATE, silent_s=50.0))
     assert "training at the deadline" in cause(missing(silent_s=3.0, reached="training"))
     assert "has not taken the ticket" in cause(missing(silent_s=3.0))
     assert "no sign of life" in cause(missing())

@@ -104,7 +104,9 @@ def test_what_is_no_failing_of_the_site_counts_for_nothing():
     """A site that the operator paused, or that nobody waited for, has not failed."""
     study = a_study(cool_down={"after": 1, "rounds": 2})
     for code in (Code.PAUSED_BY_HUB, Code.TOO_LATE, Code.OUTSIDE_HOURS, Code.COOLING_DOWN):
-        record = a_record(1, refusing={"west": code})
+        record = a_record(1)
+        said = SiteRound(state="missing", code=code, reached="training")
+        record = record.model_copy(update={"sites": dict(record.sites) | {"west": said}})
         assert resting(study, [record], 2) == ()
 
 
@@ -119,3 +121,13 @@ def test_without_cool_down_nobody_rests_and_nothing_is_read():
     """The default costs no look into the store."""
     assert lookback(a_study()) == 0
     assert resting(a_study(), failing(1, 2, 3, 4, 5), 6) == ()
+
+
+def test_a_dead_site_cools_down_also_where_grace_ended_the_wait():
+    """Too late is no failing of a slow site; one that gave no sign of life is not slow."""
+    study = a_study(cool_down={"after": 1, "rounds": 2})
+    dead = SiteRound(state="missing", code=Code.TOO_LATE, silent_s=300.0)
+    record = a_record(1)
+    record = record.model_copy(update={"sites": dict(record.sites) | {"west": dead}})
+
+    assert resting(study, [record], 2) == ("west",)

@@ -1,0 +1,37 @@
+"""Hub: read back the tickets that it has written."""
+
+from __future__ import annotations
+
+import re
+
+from infra.hub import Hub
+from tasks import layout
+from tasks.contracts import Operation, Ticket
+from tasks.errors import ContractError
+
+_ATTEMPT = re.compile(r"/\d{5}-(\d{2})-(\w+)\.json$")
+
+
+def read_ticket(hub: Hub, key: str) -> Ticket | None:
+    """The ticket of a key, if it was written for this very place: the store may hold out another one of ours.
+
+    Raises:
+        ContractError: a ticket of another place.
+    """
+    ticket = hub.read(key, Ticket)
+    if ticket is not None and layout.ticket_key(ticket) != key:
+        raise ContractError(
+            f"the store shows {layout.ticket_key(ticket)} under {key}; is it being tampered with?"
+        )
+    return ticket
+
+
+def last_ticket(hub: Hub, run: str, site: str, round_: int, operation: Operation) -> Ticket | None:
+    """A site's latest attempt at an operation of a round.
+
+    Raises:
+        ContractError: a ticket of another place.
+    """
+    keys = hub.store.list(layout.tickets_of_round(site, run, round_))
+    attempts = [(m[1], k) for k in keys if (m := _ATTEMPT.search(k)) and m[2] == operation]
+    return read_ticket(hub, max(attempts)[1]) if attempts else None
