@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from infra.errors import FileError, ServiceError
 from sites.service import unit_name, written
@@ -58,10 +58,13 @@ def install_steps(site: Site, config: Path, user: str, text: str) -> Iterator[St
     unit = unit_name(site.settings.site)
     if not _known(user):
         yield Step(f"make the system user {user}, who cannot log in", partial(_make_user, user))
-    for folder in written(site):
-        yield Step(f"give {folder} to {user}", partial(_give, folder, user))
+    yield Step(f"give {site.state} to {user}", partial(_give, site.state, user))
     for path in _files_read(site, config):
-        yield Step(f"check that {user} can read {path}", partial(_check_readable, path, user))
+        yield Step(f"check that {user} can read {path}", partial(_check_access, path, user, "r"))
+    for folder in (
+        each for each in written(site) if each != site.state
+    ):  # a store: not the site's to give away
+        yield Step(f"check that {user} can write {folder}", partial(_check_access, folder, user, "w"))
     yield Step(f"write {UNITS / unit}", partial(_write, UNITS / unit, text))
     if not running():
         yield Step(
@@ -127,16 +130,22 @@ def _give(folder: Path, user: str) -> None:
             os.lchown(path, entry.pw_uid, entry.pw_gid)
 
 
-def _check_readable(path: Path, user: str) -> None:
+def _check_access(path: Path, user: str, right: Literal["r", "w"]) -> None:
+    """Ask the kernel, as that user. Raises FileError: it says no; the text holds the command that allows it."""
     entry = pwd.getpwnam(user)
     groups = os.getgrouplist(user, entry.pw_gid)
     done = subprocess.run(
-        ["test", "-r", str(path)], user=entry.pw_uid, group=entry.pw_gid, extra_groups=groups, check=False
+        ["test", f"-{right}", str(path)],
+        user=entry.pw_uid,
+        group=entry.pw_gid,
+        extra_groups=groups,
+        check=False,
     )
     if done.returncode:
+        word, rights = ("read", "r") if right == "r" else ("write", "rwx")
         raise FileError(
-            f"{user} cannot read {path}; allow it, and the way to it: "
-            f"setfacl -m u:{user}:r {path}; setfacl -m u:{user}:x {path.parent}"
+            f"{user} cannot {word} {path}; allow it, and the way to it: "
+            f"setfacl -m u:{user}:{rights} {path}; setfacl -m u:{user}:x {path.parent}"
         )
 
 

@@ -135,7 +135,7 @@ def _wrong_rows(version: Path, site: Site, config: Path) -> dict[str, str]:
     owner = site.state.stat() if site.state.exists() else None
     as_owner: dict[str, Any] = {}
     if owner is not None and os.geteuid() == 0 and owner.st_uid != 0:
-        groups = os.getgrouplist(pwd.getpwuid(owner.st_uid).pw_name, owner.st_gid)
+        groups = _groups(owner.st_uid, owner.st_gid)
         as_owner = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": groups}
     command = [str(version / "bin" / "fedrounds-site"), "doctor", "--config", str(config.resolve()), "--json"]
     done = subprocess.run(
@@ -148,6 +148,14 @@ def _wrong_rows(version: Path, site: Site, config: Path) -> dict[str, str]:
     except (ValueError, KeyError, TypeError):
         last = (done.stderr.strip() or "it said nothing").splitlines()[-1]
         return {"doctor": f"it does not run: {last}"}
+
+
+def _groups(uid: int, gid: int) -> list[int]:
+    """A user's groups: records are often given to one of them."""
+    try:
+        return os.getgrouplist(pwd.getpwuid(uid).pw_name, gid)
+    except KeyError:  # of a user who is gone
+        return [gid]
 
 
 def _credentials(site: Site) -> dict[str, str]:

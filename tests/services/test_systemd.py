@@ -166,6 +166,8 @@ def test_a_program_in_the_unit_reaches_its_folder_and_its_store_and_nothing_else
 def test_uninstalling_stops_the_agent_and_keeps_what_the_site_owns(systemd, folder):
     """Keys, ledger and audit log are the institution's, not the service's."""
     config = write_site(folder, "north")
+    (folder / "store").mkdir()
+    shutil.chown(folder / "store", USER)
     _install(systemd, config)
     until = time.monotonic() + 60
     while not list((folder / "north.state").glob("*.key")):

@@ -177,3 +177,18 @@ def test_records_that_the_service_cannot_read_are_named_before_it_starts(tmp_pat
 
     with pytest.raises(FileError, match="setfacl -m u:daemon:r"):
         list(take(install_steps(load_site(config), config, "daemon", ""), dry_run=False))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user: needs root")
+def test_a_store_that_is_a_folder_is_not_given_away(tmp_path):
+    """It is the federation's: the hub's and other sites' objects lie there too."""
+    for folder in (tmp_path, *tmp_path.parents[:-1]):
+        folder.chmod(folder.stat().st_mode | 0o011)
+    config = write_site(tmp_path, "north")
+    (tmp_path / "store").mkdir(mode=0o700)
+
+    with pytest.raises(FileError, match="cannot write"):
+        list(take(install_steps(load_site(config), config, "daemon", ""), dry_run=False))
+
+    assert (tmp_path / "store").stat().st_uid == 0
+    assert (tmp_path / "north.state").stat().st_uid != 0
