@@ -19,6 +19,7 @@ from infra.store.base import Store
 from sites.auditevents import HubPinned, TicketIgnored
 from sites.cancelled import Cancelled
 from sites.deliver import Delivery
+from sites.doctor.short import concerns
 from sites.gate import Gate
 from sites.identity import own_card, own_key, own_version, pin_hub, pinned_hub
 from sites.job import Beat, Runner, where
@@ -202,6 +203,7 @@ class Agent:
             first_line_at=done.first_line_at,
             isolation=self.runner.isolation if done.first_line_at is not None else (),
             records=done.records,
+            health=concerns(self.site, ticket, self.now()),
             delivered_at=self.now(),
         )
         answer = Answer(ticket=ticket, receipt=receipt, sealed=self.delivery.seal(receipt).decode())

@@ -76,6 +76,18 @@ Isolation = Literal[
 ]
 """What the kernel has taken from the job that made an answer."""
 
+Concern = Literal[
+    "disk_low",
+    "memory_low",
+    "shared_memory_low",  # /dev/shm, which training may need
+    "clock_off",  # the ticket was issued in this site's future
+    "source_writable",  # the agent could change the records
+    "key_exposed",  # the site's key can be read by others
+    "seeded_noise",  # site.yaml asks for noise that anybody can compute
+    "doctor_failed",  # the last whole look of the site's doctor found a failure
+    "doctor_skipped",  # the agent was started without one
+]
+"""What a site's doctor, in its short form, finds amiss before a round. Closed: no other text leaves a site."""
 
 SILENT_S = 40.0  # a living agent shows itself every twelve seconds; three of them missed are a sign
 
@@ -215,6 +227,7 @@ class Receipt(Message):
     first_line_at: float | None = None  # the site's clock when the training child began
     isolation: tuple[Isolation, ...] = Field(default=(), max_length=16)  # said by the site, not proven
     records: Band | None = None  # with an update, where the site's file lets it be known
+    health: tuple[Concern, ...] | None = Field(default=None, max_length=16)  # None: the site has not looked
     delivered_at: float
 
 
