@@ -26,6 +26,9 @@ COMMANDS: dict[str, Command] = {
     "up": Command("flows.commands.up", "start the hub's servers in the background"),
     "down": Command("flows.commands.down", "stop them"),
     "status": Command("flows.commands.status", "servers and sites at a glance"),
+    "site policy": Command(
+        "flows.commands.site_policy", "what the store's owner does for a site's credentials"
+    ),
     "study check": Command("flows.commands.study_check", "is a study file right?"),
     "study run": Command("flows.commands.study_run", "run a study with its sites"),
     "study simulate": Command("simulation.command", "the same study on local files, in one process"),
@@ -35,7 +38,11 @@ COMMANDS: dict[str, Command] = {
     "run cancel": Command("flows.commands.run_cancel", "take a run back: its sites stop within seconds"),
     "run resume": Command("flows.commands.run_resume", "go on with a run that was interrupted"),
 }
-GROUPS = {"study": "work with a study file", "run": "look at runs, resume or cancel them"}
+GROUPS = {
+    "site": "the federation's sites",
+    "study": "work with a study file",
+    "run": "look at runs, resume or cancel them",
+}
 
 EPILOG = """examples:
   fedrounds demo                        see it work, on real data

@@ -83,9 +83,9 @@ def write_site(
 class ToyHub:
     """Signs and publishes what a hub does, and reads what the site answers."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, store: Store | None = None):
         self.key = SigningKey.create("hub")
-        self.store: Store = open_store((folder / "store").as_uri())
+        self.store: Store = store or open_store((folder / "store").as_uri())
         card = Card(name="hub", role="hub", public_key=self.key.public_hex, version="0")
         self.store.put(layout.HUB_CARD, self.key.seal(card))
 
@@ -157,7 +157,7 @@ class ToyHub:
         return receipt
 
 
-def an_agent(folder: Path, runner: Runner | None = None, **site: Any) -> Agent:
+def an_agent(folder: Path, runner: Runner | None = None, store: Store | None = None, **site: Any) -> Agent:
     """The agent of site `north`, working inline; keywords go to write_site."""
     loaded = load_site(write_site(folder, **site))
-    return Agent(loaded, open_store(loaded.settings.store), runner or InlineRunner())
+    return Agent(loaded, store or open_store(loaded.settings.store), runner or InlineRunner())

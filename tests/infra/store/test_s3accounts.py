@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
+from infra.access.policies import Place, bucket_policy
 from infra.errors import StoreError
 from infra.store import open_store
 from tests.services.ways import closed_address, through
@@ -65,33 +66,13 @@ def test_a_profile_gives_the_credentials(s3_url, s3_server, monkeypatch, tmp_pat
     assert open_store(s3_url + "&profile=site-a").list("") == []
 
 
-def a_sites_policy(bucket: str, user: str) -> str:
-    """What one site needs: its own mailbox, and reading what is shared. Listing shows no other mailbox."""
-
-    def let(actions: list[str], resources: list[str], **more: object) -> dict[str, object]:
-        principal = {"AWS": [f"arn:aws:iam:::user/{user}"]}
-        resources = [f"arn:aws:s3:::{bucket}{each}" for each in resources]
-        return {"Effect": "Allow", "Principal": principal, "Action": actions, "Resource": resources, **more}
-
-    only = {"StringLike": {"s3:prefix": ["shared/*", "sites/a/*"]}}
-    return json.dumps(
-        {
-            "Version": "2012-10-17",
-            "Statement": [
-                let(["s3:GetObject"], ["/shared/*", "/sites/a/*"]),
-                let(["s3:PutObject", "s3:DeleteObject"], ["/sites/a/out/*"]),
-                let(["s3:ListBucket"], [""], Condition=only),
-            ],
-        }
-    )
-
-
 def test_a_sites_credentials_reach_its_own_mailbox_only(s3_server, s3_url, monkeypatch):
     """The store is not trusted to read, but a site must not delete another's updates or see who takes part."""
     bucket, keys = f"federation-{uuid.uuid4().hex[:8]}", s3_server.ceph.add_user("site-a")
     owner = s3_server.client()
     owner.create_bucket(Bucket=bucket)
-    owner.put_bucket_policy(Bucket=bucket, Policy=a_sites_policy(bucket, "site-a"))
+    policy = bucket_policy(Place(bucket), "a", "arn:aws:iam:::user/site-a")
+    owner.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
     url = f"s3://{bucket}/?endpoint={quote(s3_server.endpoint)}"
     hub = open_store(url)
     for key in ("shared/hub.json", "sites/a/in/bell", "sites/b/in/bell", "hub/leases/1"):
