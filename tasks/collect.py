@@ -167,6 +167,7 @@ def site_round(answer: Answer) -> SiteRound:
             attempts=attempt,
             reached=answer.reached,
             silent_s=answer.silent_s,
+            health=receipt.health if receipt else None,
         )
     update, began, known = receipt.update, receipt.first_line_at, answer.known_at
     return SiteRound(
@@ -176,6 +177,7 @@ def site_round(answer: Answer) -> SiteRound:
         seconds_to_deliver=receipt.delivered_at - answer.ticket.issued_at,
         seconds_to_hear=known - receipt.delivered_at if known else None,
         records=receipt.records,
+        health=receipt.health,
         spent=update.spent,
         payload_sha256=update.payload_sha256,
         payload_bytes=update.payload_bytes,

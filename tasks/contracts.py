@@ -242,6 +242,7 @@ class SiteRound(Message):
     payload_bytes: int = 0
     attempts: int = Field(default=1, ge=1)  # how often it was asked in this round
     records: Band | None = None  # what the site lets be known of their number
+    health: tuple[Concern, ...] | None = Field(default=None, max_length=16)  # as its receipt says
     reached: Reached | None = None  # of a site without an answer: how far it said it was
     silent_s: float | None = None  # of such a site: seconds since its last sign of life; two clocks
     seconds_to_start: float | None = None  # ticket written to the child's first line; two clocks

@@ -21,7 +21,7 @@ LOOK_BACK = 12  # rounds that the warnings of one round need, at most
 
 COLUMNS = (
     *("round", "site", "took part", "code", "likely cause", "records", "attempts"),
-    *("began after s", "delivered after s"),
+    *("began after s", "delivered after s", "site's doctor"),
 )
 
 _CAUSES: dict[Code, str] = {
@@ -86,6 +86,7 @@ def facts(records: Sequence[RoundRecord]) -> dict[str, Any]:
         "records": {name: s.records for name, s in record.sites.items() if s.records},
         "folded": record.folded,
         "working": record.working,
+        "health": {name: list(s.health) for name, s in record.sites.items() if s.health is not None},
         "phases_s": record.phases.model_dump() if record.phases else None,
         "warnings": warnings(records),
     }
@@ -107,8 +108,8 @@ def markdown(records: Sequence[RoundRecord]) -> str:
         lines.append(f"At work for a later round: {', '.join(record.working)}.")
     lines += [f"⚠ {text}" for text in warnings(records)]
     table = [
-        "| site | took part | why not | records | attempts | began after | delivered after |",
-        "|---|---|---|---|---:|---:|---:|",
+        "| site | took part | why not | records | attempts | began after | delivered after | site's doctor |",
+        "|---|---|---|---|---:|---:|---:|---|",
     ]
     table += [_row(name, site) for name, site in record.sites.items()]
     return "\n\n".join([*lines, "\n".join(table)])
@@ -125,7 +126,9 @@ def table(records: Iterable[RoundRecord]) -> str:
             times = (s.seconds_to_start, s.seconds_to_deliver)
             shown = ("" if t is None else f"{t:.1f}" for t in times)
             took = "no" if s.code else "yes"
-            rows.writerow((record.round, name, took, s.code or "", why, s.records or "", s.attempts, *shown))
+            rows.writerow(
+                (record.round, name, took, s.code or "", why, s.records or "", s.attempts, *shown, health(s))
+            )
     return text.getvalue()
 
 
@@ -137,6 +140,13 @@ def headline(record: RoundRecord) -> str:
         counts = [f"{known.count(band)} of {band}" for band in BANDS if band in known]
         text += f" (records: {', '.join(counts)})"
     return text
+
+
+def health(site: SiteRound) -> str:
+    """What the site's own doctor found before the round, in its receipt's words (docs/doctor.md)."""
+    if site.health is None:
+        return "not looked"
+    return ", ".join(site.health).replace("_", " ") or "well"
 
 
 def span(seconds: float) -> str:
@@ -172,7 +182,7 @@ def _row(name: str, site: SiteRound) -> str:
     took = "yes" if site.code is None else "no"
     why = "" if site.code is None else f"`{site.code}`: {cause(site)}"
     times = [_seconds(site.seconds_to_start), _seconds(site.seconds_to_deliver)]
-    cells = (name, took, why, site.records or "not shown", str(site.attempts), *times)
+    cells = (name, took, why, site.records or "not shown", str(site.attempts), *times, health(site))
     return "| " + " | ".join(cells) + " |"
 
 

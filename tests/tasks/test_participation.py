@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 
+import pytest
+
 from tasks.contracts import Code, Phases, SiteRound
-from tasks.participation import cause, facts, markdown, table, warnings
+from tasks.participation import cause, facts, health, markdown, table, warnings
 from tests.rounds import a_record
 
 
@@ -98,3 +100,14 @@ def test_facts_are_json():
 
     assert shown["missing"] == {"west": "no_answer"}
     assert shown["phases_s"] == {"train": 4.0, "aggregate": 0.5, "evaluate": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [(None, "not looked"), ((), "well"), (("disk_low", "clock_off"), "disk low, clock off")],
+)
+def test_what_the_sites_doctor_found_is_shown(said, shown):
+    """A disk that fills up is seen at the hub before the site drops out."""
+    site = SiteRound(state="delivered", health=said)
+
+    assert health(site) == shown
