@@ -20,6 +20,7 @@ from sites.auditevents import HubPinned, TicketIgnored
 from sites.cancelled import Cancelled
 from sites.deliver import Delivery
 from sites.doctor.short import concerns
+from sites.egress import Egress
 from sites.gate import Gate
 from sites.identity import own_card, own_key, own_version, pin_hub, pinned_hub
 from sites.job import Beat, Runner, where
@@ -76,7 +77,8 @@ class Agent:
         self.outbox = Outbox(site.state / "outbox")
         self.outbox.forget_old()
         self.gate = Gate(site, self.outbox)
-        self.delivery = Delivery(store, self.key, self.audit, lambda: self.gate.closed)
+        egress = Egress(site.state, self.key, now)
+        self.delivery = Delivery(store, self.key, self.audit, lambda: self.gate.closed, egress)
         self._introduced = self._busy = self._said_paused = False
         self._list_at = self._presence_at = 0.0
         self._unsent = self.outbox.undelivered()

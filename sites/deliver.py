@@ -4,7 +4,8 @@ Every write to the object store goes through `_out`: only below the site's own
 out/ prefix, only sealed messages of the closed list or an update whose digest
 and size its signed receipt names. Each object is noted in the audit log with
 size and sha256, durably, before it leaves; signs of life, which are overwritten
-all the time, are not.
+all the time, are not. Answers also pass the gate of egress.py, which keeps a
+signed record of each.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from infra.errors import SealError, StoreError
 from infra.signing import MAX_SEALED_BYTES, SigningKey, unseal
 from infra.store.base import Store, check_key
 from sites.audit import Audit
 from sites.auditevents import UNLOGGED, BytesOut
+from sites.egress import Egress
 from tasks import layout
 from tasks.contracts import Card, Code, Presence, Progress, Receipt, Ticket
-from tasks.errors import ContractError, RefusedError
+from tasks.errors import ContractError
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +34,7 @@ HEADER_SLACK = 4096  # an update may differ from the parameters in its safetenso
 class Delivery:
     """What one site may say, and the only way it can say it.
 
-    Without `audit` it sends only what is never logged.
+    Without `audit` and `egress` it sends only what is never logged.
     """
 
     def __init__(
@@ -40,10 +43,11 @@ class Delivery:
         key: SigningKey,
         audit: Audit | None = None,
         paused: Callable[[], bool] = lambda: False,
+        egress: Egress | None = None,
     ):
         self._store = store
         self._key = key
-        self._audit, self._paused = audit, paused
+        self._audit, self._paused, self._egress = audit, paused, egress
         self._announced: set[tuple[str, str]] = set()  # in the audit log, and on its way
         self._prefix = f"sites/{key.name}/out/"
 
@@ -79,31 +83,36 @@ class Delivery:
         """Send an update, if there is one, and then its receipt. Safe to repeat.
 
         Raises:
-            ContractError: the receipt is not this site's, or the payload is not the one it names.
+            ContractError: the receipt is not this site's, the payload is not the one it names, or the gate is closed.
         """
         try:
             receipt = unseal(sealed, Receipt, self._key.name, self._key.public_hex)
         except SealError as exc:
             raise ContractError(f"an answer in the outbox is damaged: {exc}") from exc
-        promised = receipt.update
-        if (promised is None) != (payload is None):
-            raise ContractError("an update and a receipt that do not belong together are not sent")
-        update, word = (
-            layout.answer_key(receipt, "update.safetensors"),
-            layout.answer_key(receipt, "receipt.json"),
-        )
-        if promised is not None and payload is not None:
-            if (len(payload), _sha256(payload)) != (promised.payload_bytes, promised.payload_sha256):
-                raise ContractError("an update that is not the one its receipt names is not sent")
-            self._announce(update, payload, promised.payload_bytes)
-        self._announce(word, sealed)
-        if promised is not None and payload is not None:
-            self._out(update, payload, logging.INFO, promised.payload_bytes)
+        check_belongs(receipt, payload)
+        if self._egress is None:
+            raise ContractError("an answer is not sent where no gate looks at it")
+        entry = self._egress.clear(receipt, payload)
+        parts = {layout.answer_key(receipt, "receipt.json"): sealed}
+        if payload is not None:
+            parts = {layout.answer_key(receipt, "update.safetensors"): payload, **parts}
+        limit = max(len(payload or b""), MAX_SEALED_BYTES)
+        for key, data in parts.items():
+            record = partial(self._egress.note, receipt, key, _sha256(data), len(data), entry)
+            self._announce(key, data, limit, record)
         says_so = receipt.refusal == Code.PAUSED_BY_SITE
-        self._out(word, sealed, logging.INFO, once=True, though_paused=says_so)
+        for key, data in parts.items():
+            final = data is sealed
+            self._out(key, data, logging.INFO, limit, once=final, though_paused=final and says_so)
 
-    def _announce(self, key: str, data: bytes, limit: int = MAX_SEALED_BYTES) -> None:
-        """Note in the audit log what is about to leave; once, however often it takes to send it."""
+    def _announce(
+        self,
+        key: str,
+        data: bytes,
+        limit: int = MAX_SEALED_BYTES,
+        record: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Note in the audit log, and by `record`, what is about to leave; once, however often it takes to send it."""
         if not check_key(key).startswith(self._prefix) or len(data) > limit:
             raise ContractError(
                 f"not sent: {key} with {len(data)} bytes; this site writes {self._prefix} up to {limit}"
@@ -113,6 +122,7 @@ class Delivery:
         if self._audit is None:
             raise ContractError(f"not sent: {key}; it would leave without a line in the audit log")
         self._audit.note(BytesOut(key=key, bytes=len(data), sha256=_sha256(data)))
+        record()
         self._announced.add((key, _sha256(data)))
 
     def _out(
@@ -142,17 +152,14 @@ class Delivery:
         )
 
 
-def check_size(payload: bytes, parameters_bytes: int) -> None:
-    """An update is as big as the parameters it is for; anything bigger carries something else.
-
-    Raises:
-        RefusedError: it is bigger.
-    """
-    if len(payload) > parameters_bytes + HEADER_SLACK:
-        raise RefusedError(
-            Code.TRAINING_FAILED,
-            f"the update has {len(payload)} bytes, the parameters {parameters_bytes}; it stays here",
-        )
+def check_belongs(receipt: Receipt, payload: bytes | None) -> None:
+    """Raises ContractError: the payload is not the one, or the none, that the receipt promises."""
+    promised = receipt.update
+    if promised is None or payload is None:
+        if (promised is None) != (payload is None):
+            raise ContractError("an update and a receipt that do not belong together are not sent")
+    elif (len(payload), _sha256(payload)) != (promised.payload_bytes, promised.payload_sha256):
+        raise ContractError("an update that is not the one its receipt names is not sent")
 
 
 def _sha256(data: bytes) -> str:

@@ -81,6 +81,7 @@ class Policy(_Terms):
     epsilon_per_run: float | None = Field(default=None, gt=0)
     epsilon_per_study: float | None = Field(default=None, gt=0)
     rounds_per_day: int | None = Field(default=None, ge=0)
+    max_update_norm: float | None = Field(default=None, gt=0)  # Euclidean; a larger update stays here
     hold_for_human: bool = False  # an answer waits for `fedrounds-site release`
     resources: Caps = Caps()
 

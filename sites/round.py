@@ -15,7 +15,8 @@ from contextlib import closing
 from typing import NamedTuple
 
 from sites.audit import Audit
-from sites.deliver import HEADER_SLACK, check_size
+from sites.deliver import HEADER_SLACK
+from sites.egress import examine
 from sites.job import Runner, Scored, ScoreJob, Survey, Trained, TrainJob, Watch
 from sites.ledger import Ledger
 from sites.mailbox import Mailbox
@@ -29,7 +30,7 @@ from sites.surveys import surveyed
 from sites.verify import open_study
 from sites.workplace import Workplace
 from tasks import layout
-from tasks.bands import band
+from tasks.bands import band, public_units
 from tasks.contracts import Band, Card, Code, Operation, Scores, Spent, Ticket, Update
 from tasks.privacy.events import GaussianEvent
 from tasks.study import Study
@@ -173,7 +174,8 @@ def _train(
     )
     trained = workplace.run(job, Trained, task.given)
     payload = workplace.update(len(task.given) + HEADER_SLACK)
-    check_size(payload, len(task.given))
+    batch = event.sample_rate * public_units(task.survey.units) if event else 0.0
+    examine(payload, task.given, task.study, event, batch, site.settings.policy)
     update = Update(
         payload_sha256=hashlib.sha256(payload).hexdigest(), payload_bytes=len(payload), spent=spent
     )

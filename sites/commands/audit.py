@@ -1,12 +1,15 @@
 """The audit log: what this site was asked, did and let out. Reads only; an agent may be running.
 
 `verify` walks the whole chain against the head that the site's key has signed.
+`egress` lists the signed record of every object that left: who, what, how large,
+for which ticket, and which entry of the ledger paid; each is compared with the log.
 Exit code 0: intact; 1: broken, and the first bad line is named.
 
 examples:
   fedrounds-site audit show --config site.yaml --last 20
   fedrounds-site audit verify --config site.yaml
   fedrounds-site audit export --config site.yaml --csv audit.csv
+  fedrounds-site audit egress --config site.yaml --json
   fedrounds-site audit report --config site.yaml --month 2026-05 > may.md
 """
 
@@ -34,9 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     export.add_argument("--json-file", type=Path, metavar="FILE", help="a JSON list of the lines")
     report = actions.add_parser("report", help="a month in figures, as Markdown")
     report.add_argument("--month", required=True, metavar="YYYY-MM", help="in UTC, such as 2026-05")
-    for action in (show, verify, export, report):
+    egress = actions.add_parser("egress", help="the signed record of every object that left")
+    for action in (show, verify, export, report, egress):
         action.add_argument("--config", type=Path, required=True, metavar="FILE", help="site.yaml")
-    for action in (show, verify):
+    for action in (show, verify, egress):
         action.add_argument("--json", action="store_true", help="print JSON instead of lines")
 
 
@@ -44,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from sites.settings import load_site
 
     site = load_site(args.config)
-    actions = {"show": _show, "verify": _verify, "export": _export, "report": _report}
+    actions = {"show": _show, "verify": _verify, "export": _export, "report": _report, "egress": _egress}
     return actions[args.action](args, site)
 
 
@@ -106,6 +110,21 @@ def _report(args: argparse.Namespace, site: Site) -> int:
     from sites.auditreport import month_report
 
     print(month_report(site, args.month), end="")
+    return 0
+
+
+def _egress(args: argparse.Namespace, site: Site) -> int:
+    from sites.egress import noted_egress
+
+    records = noted_egress(site.state, site.settings.site)
+    if args.json:
+        print(json.dumps([record.model_dump(mode="json") for record in records], indent=1))
+        return 0
+    for record in records:
+        at = datetime.fromtimestamp(record.at, UTC).isoformat(timespec="seconds")
+        paid = f"ledger entry {record.ledger_entry}" if record.ledger_entry else "spends nothing"
+        print(f"{at}  {record.bytes:>10} bytes  sha256 {record.sha256[:16]}  {paid}  {record.key}")
+    print(f"{len(records)} objects, each signed by this site and in its audit log")
     return 0
 
 

@@ -1,0 +1,227 @@
+"""The gate that every answer passes before a byte of it leaves, and the signed record of what passed.
+
+Twice: what training made is examined against the parameters it was asked for
+(`examine`), before a receipt promises it; and whatever lies in the outbox is
+cleared again before it is sent (`Egress.clear`): still canonical tensors, and
+paid for in the ledger by this very ticket, or by the earlier attempt whose
+very bytes it repeats. Both run in the agent, not in the child that trained.
+What an update says within its norm, no gate can see: that is the noise's work.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+from pydantic import Field
+
+from infra.errors import FileError, SealError
+from infra.signing import SigningKey, unseal
+from sites.auditevents import BytesOut
+from sites.auditread import lines
+from sites.chain import BrokenChainError
+from sites.identity import KEY, own_key
+from sites.ledger import Ledger, Row
+from sites.outbox import Outbox
+from sites.payload import form_of, norm, read_tensors
+from sites.policyterms import Policy
+from tasks.contracts import Code, Message, Name, Operation, Receipt, Sha256
+from tasks.errors import ContractError, RefusedError
+from tasks.privacy.events import GaussianEvent
+from tasks.study import Study
+
+FILE = "egress.jsonl"  # in the state folder, beside the audit log
+ANSWERS = ("/receipt.json", "/update.safetensors")  # objects that have a record
+ADAM_STEP = 3.17  # learning rates that a step of Adam moves a number at most: Kingma & Ba 2015, section 2.1
+
+
+class EgressRecord(Message):
+    """One object that left: signed by the site, one line of egress.jsonl."""
+
+    kind: str = Field(default="egress", pattern="^egress$")
+    site: Name
+    key: str = Field(max_length=500)
+    sha256: Sha256
+    bytes: int = Field(ge=0)
+    ticket_sha256: Sha256
+    ledger_entry: int | None = Field(default=None, ge=1)  # id of the reservation that paid for it
+    at: float  # seconds since 1970, the site's clock
+
+
+def examine(
+    payload: bytes, given: bytes, study: Study, event: GaussianEvent | None, batch: float, policy: Policy
+) -> None:
+    """Let an update pass that is an update to `given`, and nothing else.
+
+    Args:
+        payload: what training wrote.
+        given: the hub's parameters.
+        study: how it trains.
+        event: noise and steps that were reserved for it; None without protection.
+        batch: expected units of a step.
+        policy: of the site.
+
+    Raises:
+        RefusedError: not_finite, or training_failed: other names or shapes, more bytes than its numbers, or a
+            norm that this study's training cannot have, or that the site's policy does not let out.
+    """
+    try:
+        found, wanted = read_tensors(payload), form_of(given)
+    except ContractError as exc:
+        raise RefusedError(Code.TRAINING_FAILED, f"the update stays here: {exc}") from exc
+    if found.form != wanted:
+        raise RefusedError(
+            Code.TRAINING_FAILED, "the update stays here: other names or shapes than the parameters it is for"
+        )
+    size = norm(payload, found)
+    if not math.isfinite(size):
+        raise RefusedError(Code.NOT_FINITE, "the update stays here: it has numbers that are not finite")
+    bounds = (policy.max_update_norm, norm_bound(study, event, batch, found.numbers))
+    limit = min((bound for bound in bounds if bound is not None), default=math.inf)
+    if size > limit:
+        raise RefusedError(
+            Code.TRAINING_FAILED,
+            f"the update stays here: its norm is {size:.4g}, at most {limit:.4g} is possible or allowed",
+        )
+
+
+def norm_bound(study: Study, event: GaussianEvent | None, batch: float, numbers: int) -> float | None:
+    """The largest norm that a round of this study can give an update; None where nothing bounds it.
+
+    With SGD: learning_rate x steps x clip_norm x (units drawn + noise_multiplier x (sqrt(numbers) + 10)) /
+    batch. Noise of d numbers is longer than sqrt(d) + 10 standard deviations less than once in 10^21 (Laurent &
+    Massart 2000, lemma 1). Where b units are drawn in expectation, fewer than 1.5 b + 12 sqrt(b) + 50 are, as
+    seldom (Bernstein's inequality; 1.5 for the rounding of b in tasks/bands.py). With Adam a number moves at most
+    ADAM_STEP learning rates in a step. One part in a hundred is for the rounding of float32.
+    """
+    if event is None or study.privacy.clip_norm is None:
+        return None
+    travel = 1.01 * study.local.learning_rate * event.steps
+    if study.local.optimizer == "adam":
+        return travel * ADAM_STEP * math.sqrt(numbers)
+    drawn = 1.5 + 12 / math.sqrt(batch) + 50 / batch
+    noise = event.noise_multiplier * (math.sqrt(numbers) + 10) / batch
+    return travel * study.privacy.clip_norm * (drawn + noise)
+
+
+class Egress:
+    """The gate of one state folder, for what waits in its outbox."""
+
+    def __init__(self, state: Path, key: SigningKey, now: Callable[[], float]):
+        self._state, self._key, self._now = state, key, now
+        self._outbox = Outbox(state / "outbox")
+
+    def clear(self, receipt: Receipt, payload: bytes | None) -> int | None:
+        """The ledger's entry that pays for an answer; None for one that spends nothing.
+
+        Raises:
+            ContractError: no tensors, or not paid for. It must not leave.
+            FileError: the ledger cannot be read.
+        """
+        if receipt.update is None or payload is None:
+            return None
+        read_tensors(payload)
+        if receipt.update.spent is None:
+            return None
+        with closing(Ledger(self._state, site=self._key.name, read_only=True)) as ledger:
+            rows = [r for r in ledger.rows() if (r.entry.run, r.entry.round) == (receipt.run, receipt.round)]
+        paid = [row.id for row in rows if row.state == "charged" and self._pays(row, receipt)]
+        if not paid:
+            raise ContractError(
+                f"the update of round {receipt.round} of {receipt.run} is not in the ledger; it is not sent"
+            )
+        return paid[0]
+
+    def note(self, receipt: Receipt, key: str, digest: str, size: int, entry: int | None) -> None:
+        """Keep the signed record of an object that is about to leave; on disk when this returns.
+
+        Raises:
+            FileError: it cannot be written; the object must not leave.
+        """
+        record = EgressRecord(
+            site=self._key.name,
+            key=key,
+            sha256=digest,
+            bytes=size,
+            ticket_sha256=receipt.ticket_sha256,
+            ledger_entry=entry,
+            at=self._now(),
+        )
+        try:
+            _append(self._state / FILE, self._key.seal(record))
+        except OSError as exc:
+            raise FileError(
+                f"{self._state / FILE} cannot be written ({exc.strerror}); nothing leaves without its record. "
+                f"Make room on the disk, or give the agent's user write access."
+            ) from exc
+
+    def _pays(self, row: Row, receipt: Receipt) -> bool:
+        """True where the entry is this attempt's, or of the attempt that made these very bytes."""
+        entry = row.entry
+        if entry.attempt == receipt.attempt:
+            return True
+        made = self._outbox.find(f"{entry.run}/{entry.round:05d}-{entry.attempt:02d}-{Operation.TRAIN}")
+        if made is None or made.receipt.update is None or receipt.update is None:
+            return False
+        return made.receipt.update.payload_sha256 == receipt.update.payload_sha256
+
+
+def egress_records(state: Path, site: str, public_key: str) -> Iterator[EgressRecord]:
+    """What left this site, oldest first; a line that a full disk tore is left out.
+
+    Raises:
+        SealError: a line was not signed by this site's key.
+    """
+    try:
+        lines = (state / FILE).read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return
+    for number, line in enumerate(lines, 1):
+        if not line.endswith(b"}"):
+            continue
+        try:
+            yield unseal(line, EgressRecord, site, public_key)
+        except SealError as exc:
+            raise SealError(
+                f"line {number} of {state / FILE} is not what this site has signed: {exc}"
+            ) from exc
+
+
+def noted_egress(state: Path, site: str) -> list[EgressRecord]:
+    """Every record, each compared with the audit log.
+
+    Raises:
+        FileError: there is no key to check with.
+        SealError: a line was not signed by this site's key.
+        BrokenChainError: an object has a record and no line in the audit log, or the reverse.
+    """
+    if not (state / KEY).exists():
+        raise FileError(f"there is no {state / KEY}; the first start of the agent makes it")
+    records = list(egress_records(state, site, own_key(site, state).public_hex))
+    events = (line.event for line in lines(state))
+    logged = {(e.key, e.sha256) for e in events if isinstance(e, BytesOut) and e.key.endswith(ANSWERS)}
+    unknown = {(r.key, r.sha256) for r in records} - logged
+    missing = logged - {(r.key, r.sha256) for r in records}
+    for key, digest in sorted(unknown):
+        raise BrokenChainError(f"{key} {digest[:16]} left by its record and is not in the audit log")
+    for key, digest in sorted(missing):
+        raise BrokenChainError(f"{key} {digest[:16]} left by the audit log and has no signed record")
+    return records
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Add one line durably. What a power cut left of the one before is ended first."""
+    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        size = os.fstat(fd).st_size
+        torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
+        data = (b"\n" if torn else b"") + line + b"\n"
+        if os.write(fd, data) != len(data):
+            os.ftruncate(fd, size)
+            raise OSError(28, "no space left for a line")
+        os.fsync(fd)
+    finally:
+        os.close(fd)
