@@ -39,6 +39,12 @@ class AgentStarted(Message):
     not_logged: tuple[str, ...] = UNLOGGED
 
 
+class DoctorSkipped(Message):
+    """The agent was started, for the first time, without the doctor's look at this machine."""
+
+    event: Literal["doctor_skipped"] = "doctor_skipped"
+
+
 class AgentStopped(Message):
     event: Literal["agent_stopped"] = "agent_stopped"
     version: Version
@@ -127,6 +133,7 @@ class BytesOut(Message):
 Event = (
     LogBegun
     | AgentStarted
+    | DoctorSkipped
     | AgentStopped
     | VersionChanged
     | LogMended

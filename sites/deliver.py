@@ -63,17 +63,29 @@ class Delivery:
     def progress(self, ticket: Ticket, progress: Progress) -> None:
         self._out(layout.answer_key(ticket, "progress.json"), self._key.seal(progress), logging.DEBUG)
 
-    def probe(self) -> None:
-        """Write, read back and remove a small object of the own prefix: for the doctor.
+    def probe(self, padding: int = 0) -> None:
+        """Write, read back and remove an object of the own prefix: for the doctor.
 
         Raises:
             StoreError: it cannot be done.
         """
         key = f"{self._prefix}probe"
-        self._out(key, PROBE, logging.DEBUG)
-        if self._store.get(key) != PROBE:
+        data = PROBE + bytes(padding)
+        self._out(key, data, logging.DEBUG)
+        if self._store.get(key) != data:
             raise StoreError(f"{key} was written and does not read back")
         self._store.delete(key)
+
+    def trespass(self, key: str) -> None:
+        """Write a constant text where this site must not, and take it away: for the doctor, who hopes to fail.
+
+        Raises:
+            StoreError: it is denied, as it should be.
+        """
+        if self._paused():
+            raise StoreError(f"not tried while the site is paused: {key}", passing=True)
+        if self._store.put_if_absent(key, PROBE):
+            self._store.delete(key)
 
     def seal(self, receipt: Receipt) -> bytes:
         """The bytes of a receipt: made once, kept by the outbox, sent as often as it takes."""

@@ -12,12 +12,14 @@ from sites.auditevents import (
     BudgetCharged,
     BudgetReserved,
     DataRead,
+    DoctorSkipped,
     TicketAccepted,
     TicketRefused,
     VersionChanged,
     band,
     of_ticket,
 )
+from sites.doctor.short import last_look
 from sites.identity import own_version
 from sites.ledger import Ledger
 from sites.settings import Site, Source
@@ -34,6 +36,9 @@ def begin_audit(site: Site, key: SigningKey, now: Callable[[], float]) -> Audit:
     if audit.last_version is not None and audit.last_version != own_version():
         audit.note(VersionChanged(before=audit.last_version, after=own_version()))
     audit.note(AgentStarted(version=own_version()))
+    look = last_look(site)
+    if look is not None and look.skipped:
+        audit.note(DoctorSkipped())
     audit.secure()
     return audit
 

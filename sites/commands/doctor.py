@@ -1,6 +1,7 @@
 """Is this site ready? One row per check, each with its cure. No record is shown or sent.
 
-Exit code 0: no row says fail; 1: some row does.
+What it finds is remembered for the receipts' short form. docs/doctor.md explains
+every row. Exit code 0: no row says fail; 1: some row does.
 
 examples:
   fedrounds-site doctor --config site.yaml
@@ -22,8 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    import time
+
     from infra.errors import FileError
     from sites.doctor import Row, examine
+    from sites.doctor.short import LastLook, keep_look
+    from sites.identity import own_version
     from sites.settings import load_site
 
     rows: list[Row] = []
@@ -34,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         rows.append(Row("settings", "ok", f"{args.config} is right: site {site.settings.site}"))
         rows += examine(site)
+        names = tuple(row.name for row in rows if row.state == "fail")
+        keep_look(site, LastLook(at=time.time(), version=own_version(), failed=names))
     failed = sum(row.state == "fail" for row in rows)
     if args.json:
         print(json.dumps({"ready": not failed, "rows": [row._asdict() for row in rows]}, indent=2))

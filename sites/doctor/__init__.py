@@ -11,7 +11,8 @@ from sites.job import where
 from sites.settings import Site
 from tasks.errors import FederationError
 
-CHECKS = ("machine", "contact", "studies")  # modules of this package, each with `checks()`
+CHECKS = ("machine", "resources", "books", "network", "contact", "rights", "studies", "data", "dryrun")
+"""Modules of this package, each with `checks()`, in an order in which an earlier cure may heal later rows."""
 
 
 class Row(NamedTuple):
@@ -27,10 +28,20 @@ Check = Callable[[Site], Iterable[Row]]
 
 
 def examine(site: Site) -> Iterator[Row]:
-    """All checks, in an order in which an earlier cure may heal later rows."""
+    """All checks."""
     for name in CHECKS:
         for check in import_module(f"sites.doctor.{name}").checks():
             yield from _guarded(check, site)
+
+
+def examine_first(site: Site) -> Iterator[Row]:
+    """The light ones, before the agent's first start: neither network nor training libraries."""
+    machine, resources, books = (
+        import_module(f"sites.doctor.{n}") for n in ("machine", "resources", "books")
+    )
+    own = (machine.state_folder, machine.disk, machine.key, resources.room, resources.locks, *books.checks())
+    for check in (*own, import_module("sites.doctor.studies").sources):
+        yield from _guarded(check, site)
 
 
 def _guarded(check: Check, site: Site) -> Iterator[Row]:

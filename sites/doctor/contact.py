@@ -1,4 +1,4 @@
-"""Checks of the way to the hub: the store, the own mailbox, the hub's key, the clock."""
+"""Checks of who is at the other end: the store, the own mailbox, the hub's key and version."""
 
 from __future__ import annotations
 
@@ -12,17 +12,14 @@ from infra.store import open_store
 from infra.store.base import Store
 from sites.deliver import Delivery
 from sites.doctor import Check, Row
-from sites.identity import pinned_hub, read_hub_card
+from sites.identity import own_version, pinned_hub, read_hub_card
 from sites.mailbox import Mailbox
 from sites.settings import Site
-from sites.verify import open_ticket
 from tasks.contracts import Card
-
-SKEW_S = 60.0
 
 
 def checks() -> list[Check]:
-    return [firewall, store, hub, clock]
+    return [firewall, store, hub, version]
 
 
 def store_of(site: Site) -> Store:
@@ -77,28 +74,25 @@ def hub(site: Site) -> Iterator[Row]:
         yield Row("hub", "fail", text, "call the hub's operator: somebody may pose as the hub")
     elif pinned is None:
         cure = "compare it with the hub's operator by telephone before the first start pins it"
-        yield Row("hub", "warn", f"not pinned yet; the store shows key {card.public_key[:16]}", cure)
+        yield Row("hub", "warn", f"not pinned yet; the store shows {said(card)}", cure)
     else:
-        yield Row("hub", "ok", f"pinned, key {card.public_key[:16]}")
+        yield Row("hub", "ok", f"pinned, {said(card)}")
 
 
-def clock(site: Site) -> Iterator[Row]:
-    """Compared with the newest ticket, the only clock of the hub that a site can see."""
-    card, mailbox = hub_of(site), Mailbox(store_of(site), site.settings.site)
-    issued = []
-    for key in mailbox.ticket_keys() if card else []:
-        raw = mailbox.raw_ticket(key)
-        try:
-            issued.append(open_ticket(raw or b"", key, card, site.settings.site).issued_at if card else 0.0)
-        except SealError:
-            continue
-    if not issued:
-        yield Row("clock", "ok", "no ticket in the mailbox to compare with")
-        return
-    ahead = max(issued) - time.time()
-    if ahead > SKEW_S:
-        yield Row(
-            "clock", "warn", f"the hub's clock is {ahead:.0f} s ahead of this one", "set both clocks by NTP"
-        )
+def said(card: Card) -> str:
+    """A party's keys as people compare them."""
+    if card.agreement_key is None:
+        return f"key {card.public_key[:16]}"
+    from infra.fingerprint import six_words
+
+    return f"key {card.public_key[:16]}, words: {six_words(card.public_key, card.agreement_key)}"
+
+
+def version(site: Site) -> Iterator[Row]:
+    """The hub's recipes are code of its version; neighbours in protocol may work, equal ones do."""
+    card, own = hub_of(site), own_version()
+    if card is None or card.version == own:
+        yield Row("version", "ok", f"fedrounds {own}" + (", as the hub's" if card else ""))
     else:
-        yield Row("clock", "ok", f"the newest ticket was issued {max(-ahead, 0):.0f} s ago")
+        cure = "install the hub's version, or ask its operator; a recipe that differs is refused by its hash"
+        yield Row("version", "warn", f"fedrounds {own} here, {card.version} at the hub", cure)

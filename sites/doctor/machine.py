@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sites.doctor import Check, Row
+from sites.doctor.short import ENOUGH_DISK
 from sites.identity import KEY
 from sites.loop import LOCK
 from sites.settings import Site
 
 LIBRARIES = ("numpy", "pandas", "torch", "opacus", "dp_accounting", "safetensors")
-ENOUGH_BYTES, TOO_FEW_BYTES = 2_000_000_000, 200_000_000
+TOO_FEW_BYTES = 200_000_000
 LISTENING = "0A"  # state of a socket in /proc/net/tcp
 
 
@@ -69,7 +70,7 @@ def disk(site: Site) -> Iterator[Row]:
         f"{free / 1e9:.1f} GB free at the state folder",
         "make room: updates and ledger are kept there",
     )
-    if free >= ENOUGH_BYTES:
+    if free >= ENOUGH_DISK:
         yield Row("disk", "ok", text)
     else:
         yield Row("disk", "warn" if free >= TOO_FEW_BYTES else "fail", text, cure)

@@ -44,10 +44,10 @@ def sources(site: Site) -> Iterator[Row]:
 
 def studies(site: Site) -> Iterator[Row]:
     for name, source in site.settings.sources.items():
-        published = list(_published(site, name))
-        if not published:
+        found = list(published(site, name))
+        if not found:
             yield Row(f"study {name}", "ok", "not published yet; the rest is checked when it is")
-        for study in published:
+        for study in found:
             yield from _study(site, study, source)
 
 
@@ -64,7 +64,7 @@ def budget(site: Site) -> Iterator[Row]:
             yield Row(f"budget {name}", "warn" if empty else "ok", text, cure)
 
 
-def _published(site: Site, name: str) -> Iterator[Study]:
+def published(site: Site, name: str) -> Iterator[Study]:
     """Versions of a study in the store that the hub signed and that name this site."""
     hub, store = hub_of(site), store_of(site)
     for key in store.list(f"shared/studies/{name}/") if hub else []:

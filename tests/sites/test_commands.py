@@ -100,7 +100,9 @@ def test_the_doctor_leaves_no_probe_and_makes_no_key(tmp_path, capsys):
     doctor(path, capsys)
 
     assert hub.store.list("sites/") == []
-    assert not list((tmp_path / "north.state").iterdir())
+    assert [path.name for path in (tmp_path / "north.state").iterdir()] == [
+        "doctor.json"
+    ]  # what it remembers
 
 
 def test_every_row_that_is_not_ok_has_a_cure(tmp_path, capsys):

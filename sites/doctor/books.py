@@ -1,0 +1,55 @@
+"""Checks of the three records in the state folder: each is still what was written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+from infra.errors import InfraError
+from sites.audit import FILE as AUDIT
+from sites.auditread import verified
+from sites.doctor import Check, Row
+from sites.egress import FILE as EGRESS
+from sites.egress import noted_egress
+from sites.ledger import Ledger
+from sites.settings import Site
+
+CURE = "restore the whole state folder from one backup, or find out who changed it"
+
+
+def checks() -> list[Check]:
+    return [ledger, audit, egress]
+
+
+def ledger(site: Site) -> Iterator[Row]:
+    try:
+        with closing(Ledger(site.state, site=site.settings.site, read_only=True)) as opened:
+            count = opened.head.entries
+    except InfraError as exc:
+        yield Row("ledger", "fail", str(exc), CURE)
+    else:
+        yield Row("ledger", "ok", f"its chain is whole: {count} entries")
+
+
+def audit(site: Site) -> Iterator[Row]:
+    if not (site.state / AUDIT).exists() and not (site.state / "audit.head").exists():
+        yield Row("audit log", "ok", "not begun yet: the first start begins it")
+        return
+    try:
+        head, _ = verified(site.state, site.settings.site)
+    except InfraError as exc:
+        yield Row("audit log", "fail", str(exc), CURE)
+    else:
+        yield Row("audit log", "ok", f"its chain is whole: {head.entries} lines")
+
+
+def egress(site: Site) -> Iterator[Row]:
+    if not (site.state / EGRESS).exists():
+        yield Row("egress records", "ok", "nothing has left yet")
+        return
+    try:
+        count = len(noted_egress(site.state, site.settings.site))
+    except InfraError as exc:
+        yield Row("egress records", "fail", str(exc), CURE)
+    else:
+        yield Row("egress records", "ok", f"{count}, each signed, each in the audit log")
