@@ -2,7 +2,9 @@
 
 Everything reserved counts, also where no update came of it. Epsilon is for all
 studies together, at limits.delta of site.yaml; a single study's is its own share
-alone, so shares do not add up to the whole.
+alone, so shares do not add up to the whole. `spent` is what updates that were made
+have cost, `reserved` what was set aside and never became one: nobody gives it back.
+`more rounds` is how many more like its last one fit under the limit, of one study.
 
 examples:
   fedrounds-site budget --config site.yaml
@@ -19,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sites.ledger import Row
     from sites.settings import Site
+
+MOST_ROUNDS = 1024  # nobody plans further
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,22 +65,46 @@ def budget(site: Site) -> dict[str, Any]:
 def _dataset(name: str, rows: list[Row], site: Site) -> dict[str, Any]:
     limits = site.settings.limits
     total = _share(rows, limits.delta)
-    studies = {
-        study: _share([row for row in rows if row.entry.study == study], limits.delta)
-        for study in dict.fromkeys(row.entry.study for row in rows)
-    }
+    studies = {}
+    for study in dict.fromkeys(row.entry.study for row in rows):
+        own = [row for row in rows if row.entry.study == study]
+        fit = more_rounds(rows, own[-1], limits.epsilon, limits.delta)
+        studies[study] = _share(own, limits.delta) | {"more_rounds": fit}
     return {"dataset": name, **total, "left": max(0.0, limits.epsilon - total["epsilon"]), "studies": studies}
 
 
 def _share(rows: list[Row], delta: float) -> dict[str, Any]:
     from tasks.privacy.accountant import epsilon
 
+    whole = epsilon([row.entry.event for row in rows], delta)
+    spent = epsilon([row.entry.event for row in rows if row.state == "charged"], delta)
     return {
-        "epsilon": epsilon([row.entry.event for row in rows], delta),
+        "epsilon": whole,
+        "spent": spent,
+        "reserved": max(0.0, whole - spent),
         "runs": len({row.entry.run for row in rows}),
         "rounds": sum(row.state == "charged" for row in rows),
         "unfinished": sum(row.state == "reserved" for row in rows),
     }
+
+
+def more_rounds(rows: list[Row], last: Row, epsilon: float, delta: float) -> int:
+    """How many more rounds like `last` fit under the limit, on top of all `rows`; at most MOST_ROUNDS."""
+    from tasks.privacy.budget import afford
+
+    history = [row.entry.event for row in rows]
+
+    def fits(count: int) -> bool:
+        return afford(history, [last.entry.event] * count, epsilon, delta).ok
+
+    high = 1
+    while high < MOST_ROUNDS and fits(high):
+        high *= 2
+    low = high // 2  # fits, or is none
+    while low + 1 < high:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return min(low, MOST_ROUNDS)
 
 
 def _print(facts: dict[str, Any]) -> None:
@@ -88,14 +116,19 @@ def _print(facts: dict[str, Any]) -> None:
         title=f"privacy budget of {facts['site']}: epsilon {limit['epsilon']:g} at delta {limit['delta']:g}"
     )
     table.add_column("data set / study")
-    for heading in ("epsilon", "left", "runs", "rounds", "unfinished"):
+    for heading in ("epsilon", "spent", "reserved", "left", "runs", "rounds", "unfinished", "more rounds"):
         table.add_column(heading, justify="right")
     for dataset in facts["datasets"]:
         left = f"{dataset['left']:.3f}"
-        table.add_row(dataset["dataset"], f"{dataset['epsilon']:.3f}", left, *_counts(dataset), style="bold")
+        table.add_row(dataset["dataset"], *_figures(dataset), left, *_counts(dataset), "", style="bold")
         for study, share in dataset["studies"].items():
-            table.add_row(f"  {study}", f"{share['epsilon']:.3f}", "", *_counts(share))
+            fit = f"{share['more_rounds']}" + ("+" if share["more_rounds"] >= MOST_ROUNDS else "")
+            table.add_row(f"  {study}", *_figures(share), "", *_counts(share), fit)
     Console().print(table)
+
+
+def _figures(share: dict[str, Any]) -> list[str]:
+    return [f"{share[key]:.3f}" for key in ("epsilon", "spent", "reserved")]
 
 
 def _counts(share: dict[str, Any]) -> list[str]:

@@ -12,10 +12,14 @@ import pytest
 
 from infra.signing import SigningKey
 from sites.cli import main
+from sites.commands.budget import more_rounds
 from sites.identity import HUB
+from sites.ledger import Entry, Row
 from sites.loop import only_agent
 from tasks import layout
 from tasks.contracts import Card
+from tasks.privacy.budget import afford
+from tasks.privacy.events import GaussianEvent
 from tests.sites.builders import ToyHub, a_study, an_agent, write_site
 
 ROOT = Path(__file__).parents[2]
@@ -171,10 +175,33 @@ def test_the_budget_is_what_the_ledger_says(tmp_path, capsys):
     assert dataset["left"] == pytest.approx(10 - spent[-1].epsilon)
     assert dataset["studies"]["toy"] == {
         "epsilon": pytest.approx(spent[-1].epsilon),
+        "spent": pytest.approx(spent[-1].epsilon),
+        "reserved": 0,
         "runs": 1,
         "rounds": 2,
         "unfinished": 0,
+        "more_rounds": dataset["studies"]["toy"]["more_rounds"],
     }
+
+
+@pytest.mark.parametrize("event", [(2.0, 1.0, 3), (1.5, 0.3, 4)], ids=["full", "sampled"])
+def test_as_many_more_rounds_fit_as_the_ledger_would_take(event):
+    """One round more than said would be refused; the last one said is not. Reserved and mixed histories count."""
+    noise, rate, steps = event
+    own = GaussianEvent(noise_multiplier=noise, sample_rate=rate, steps=steps)
+    other = GaussianEvent(noise_multiplier=3.0, sample_rate=1.0, steps=2)
+    entries = [
+        Entry(dataset="d", study=study, run="r-1", round=i + 1, attempt=1, event=each)
+        for i, (study, each) in enumerate([("b", other), ("a", own)])
+    ]
+    rows = [Row(id=i + 1, entry=entry, state="reserved", at=0.0) for i, entry in enumerate(entries)]
+
+    fit = more_rounds(rows, rows[-1], 10.0, 1e-5)
+
+    assert fit > 1
+    assert afford([other, own], [own] * fit, 10.0, 1e-5).ok
+    assert not afford([other, own], [own] * (fit + 1), 10.0, 1e-5).ok
+    assert more_rounds(rows, rows[-1], 0.01, 1e-5) == 0
 
 
 def test_the_budget_of_a_new_site_is_untouched(tmp_path, capsys):
