@@ -41,6 +41,7 @@ services:
 
 bench: install
 	$(BIN)/python -m benchmarks.round_overhead
+	$(BIN)/python -m benchmarks.secagg
 
 chaos: install
 	$(BIN)/python -m tests.chaos.run --runs $(RUNS) --seed $(SEED)

@@ -5,6 +5,7 @@
       RecordError                  a table that a recipe cannot read: names columns, never values
       ContractError                a message or payload is not what its sender promised
       AggregationError             updates that cannot be combined
+      SecureSumError               a step of a secure sum that would be unsafe or cannot work
       PrivacyError                 a privacy setting that is impossible or unsafe
       QuorumError                  too few sites answered
       LeaseError                   another hub holds the study
@@ -42,6 +43,10 @@ class ContractError(FederationError):
 
 
 class AggregationError(FederationError):
+    exit_code = 3
+
+
+class SecureSumError(FederationError):
     exit_code = 3
 
 

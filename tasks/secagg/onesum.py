@@ -1,0 +1,194 @@
+"""One secure sum, both halves side by side: masks, and the agreement on who is in it. Opening it: opening.py.
+
+    site  mask_seeds -> MaskSeeds     a fresh mask with each peer, and one of its own
+    site  pledge -> Pledges           kept on disk with the masked bytes BEFORE these leave
+    hub   survivors_of -> Survivors   whose vectors arrived
+    site  consent -> Consent          one list per round; kept on disk before it leaves
+    site  unmask -> Unmasking         only against `threshold` consents to the same list
+    hub   recover -> Recovered        what to take from the sum of the survivors' vectors
+
+Site i of the cohort sends x_i + own_i + sum of pair_ij (j after i) - sum of
+pair_ij (j before i). The pair masks of survivors cancel. For each survivor its
+self-mask secret is opened, for each lost site its pair key of this one sum:
+never both for one site, because a site unmasks one list and a list says of each
+site either that it survived or that it is lost.
+
+What keeps a hub from learning one vector out of several sums: a site masks one
+vector per attempt, agrees to one list per round, only to the newest sum it has
+masked, and never to two rounds that start from the same parameters. Lists need
+`threshold` (more than half) signatures, so two lists of one round cannot both
+pass unless the hub has 2 * threshold - sites of the sites on its side.
+
+Source: Bonawitz et al. 2017, doi:10.1145/3133956.3133982, figure 4, with keys
+of all rounds dealt in one setup. docs/secure-aggregation.md has the argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from tasks.contracts import Message, Sha256
+from tasks.errors import SecureSumError
+from tasks.secagg import keys
+from tasks.secagg.keys import MaskSeeds
+from tasks.secagg.messages import (
+    Announcement,
+    Cohort,
+    Consent,
+    SumTerms,
+    Survivors,
+    Terms,
+)
+from tasks.secagg.setup import Member, Sign, Verify, signed
+from tasks.secagg.shamir import to_bytes
+
+
+class Pledge(Message):
+    """What a site has bound itself to in one sum."""
+
+    round: int
+    attempt: int
+    parameters_sha256: Sha256
+    sum_sha256: Sha256
+    masked_sha256: Sha256
+    survivors_sha256: Sha256 | None = None
+
+
+class Pledges(Message):
+    """All of a site in one run, oldest first, across blocks. Kept on disk; forgetting it breaks the protection."""
+
+    sums: tuple[Pledge, ...] = ()
+
+
+def number_of(terms: Terms, sum_: SumTerms) -> int:
+    """Which of the block's keys a sum uses: one for each attempt at each round.
+
+    Raises:
+        SecureSumError: the block has no keys for this round and attempt.
+    """
+    offset = sum_.round - terms.first_round
+    if not (0 <= offset < terms.rounds and sum_.attempt <= terms.attempts):
+        raise SecureSumError(
+            f"round {sum_.round} attempt {sum_.attempt} is outside the setup: rounds {terms.first_round} to "
+            f"{terms.first_round + terms.rounds - 1}, {terms.attempts} attempts each. Set up the next block."
+        )
+    return offset * terms.attempts + sum_.attempt - 1
+
+
+def mask_seeds(member: Member, pledges: Pledges, sum_: SumTerms) -> MaskSeeds:
+    """Site: the streams that hide one vector. Only for a vector that no other mask has hidden.
+
+    Raises:
+        SecureSumError: this sum's keys are used, or its result could be subtracted from an earlier one.
+    """
+    number = _check_new(member, pledges, sum_)
+    seat = member.seat
+    pair_key = to_bytes(keys.polynomial(seat.secret, seat.terms, "pair", number)[0])
+    own = keys.polynomial(seat.secret, seat.terms, "self", number)[0]
+    plus, minus = [keys.self_seed(own, sum_.sha256, seat.site)], list[bytes]()
+    for peer in sorted(member.cohort.dealt):
+        if peer != seat.site:
+            public = public_of(member.announcements[peer], number)
+            seed = keys.pair_seed(pair_key, public, sum_.sha256, (seat.site, peer))
+            (plus if seat.site < peer else minus).append(seed)
+    return MaskSeeds(tuple(plus), tuple(minus))
+
+
+def pledge(member: Member, pledges: Pledges, sum_: SumTerms, masked_sha256: str) -> Pledges:
+    """Site: bind itself to the masked bytes. A retry sends these bytes, or is another attempt."""
+    _check_new(member, pledges, sum_)
+    new = Pledge(
+        round=sum_.round,
+        attempt=sum_.attempt,
+        parameters_sha256=sum_.parameters_sha256,
+        sum_sha256=sum_.sha256,
+        masked_sha256=masked_sha256,
+    )
+    return Pledges(sums=(*pledges.sums, new))
+
+
+def survivors_of(cohort: Cohort, sum_: SumTerms, masked: Mapping[str, str]) -> Survivors:
+    """Hub: the list to ask consent for. `masked`: digest of each site's vector that arrived whole.
+
+    Raises:
+        SecureSumError: too few vectors; nothing can be opened. Try another attempt.
+    """
+    survivors = Survivors(sum_sha256=sum_.sha256, masked=dict(sorted(masked.items())))
+    check_list(cohort, survivors)
+    return survivors
+
+
+def consent(
+    member: Member, pledges: Pledges, sum_: SumTerms, survivors: Survivors, sign: Sign
+) -> tuple[Pledges, Consent]:
+    """Site: agree to a list. Keep the new pledges on disk before the consent leaves.
+
+    Raises:
+        SecureSumError: not the newest sum, another list was agreed to, the list has not this site's bytes,
+            or it is too short.
+    """
+    site, digest = member.seat.site, survivors.sha256
+    check_list(member.cohort, survivors)
+    newest = pledges.sums[-1] if pledges.sums else None
+    if newest is None or {newest.sum_sha256, survivors.sum_sha256} != {sum_.sha256}:
+        raise SecureSumError(f"the newest sum of {site!r} is another one; an older sum stays closed")
+    if newest.survivors_sha256 not in (None, digest):
+        raise SecureSumError(f"{site!r} has agreed to another list of survivors; the hub shows two")
+    if survivors.masked.get(site) != newest.masked_sha256:
+        raise SecureSumError(f"the list does not hold the vector that {site!r} sent")
+    kept = Pledges(sums=(*pledges.sums[:-1], newest.model_copy(update={"survivors_sha256": digest})))
+    draft = Consent(survivors_sha256=digest, site=site, signature="0" * 128)
+    return kept, draft.model_copy(update={"signature": sign(draft.canonical).hex()})
+
+
+def consenting(
+    cohort: Cohort, survivors: Survivors, consents: Iterable[Consent], verify: Verify
+) -> frozenset[str]:
+    """Both: the survivors that signed this very list."""
+    check_list(cohort, survivors)
+    return frozenset(
+        c.site
+        for c in consents
+        if c.site in survivors.masked
+        and c.survivors_sha256 == survivors.sha256
+        and signed(c, c.site, c.signature, verify)
+    )
+
+
+def _check_new(member: Member, pledges: Pledges, sum_: SumTerms) -> int:
+    """The number of the sum's keys, where nothing forbids to use them."""
+    terms = member.seat.terms
+    number = number_of(terms, sum_)
+    if (sum_.run, sum_.cohort_sha256) != (terms.run, member.cohort.sha256):
+        raise SecureSumError("the sum is for another run or cohort than this site joined")
+    for old in pledges.sums:
+        if (old.round, old.attempt) >= (sum_.round, sum_.attempt):
+            raise SecureSumError(
+                f"round {old.round} attempt {old.attempt} is masked; a retry sends the same bytes again, "
+                f"and a new vector needs a later attempt than this"
+            )
+        if old.survivors_sha256 is None:
+            continue
+        if old.round == sum_.round or old.parameters_sha256 == sum_.parameters_sha256:
+            raise SecureSumError(
+                f"attempt {old.attempt} of round {old.round} started from the same model and may have been "
+                f"opened; the difference of two such sums can be one site's vector"
+            )
+    return number
+
+
+def check_list(cohort: Cohort, survivors: Survivors) -> None:
+    """Raises SecureSumError where a list names strangers, or too few sites to be summed."""
+    terms = cohort.terms
+    if not set(survivors.masked) <= set(cohort.dealt):
+        raise SecureSumError("the list of survivors names a site outside the cohort")
+    least = max(terms.threshold, terms.min_cohort)
+    if len(survivors.masked) < least:
+        raise SecureSumError(
+            f"{len(survivors.masked)} vectors arrived and a sum needs {least}; try again later"
+        )
+
+
+def public_of(announcement: Announcement, number: int) -> bytes:
+    """A site's public pair key of one sum."""
+    return bytes.fromhex(announcement.pair_keys[64 * number : 64 * number + 64])
