@@ -11,8 +11,8 @@ al. 2021, arXiv:2112.05307). Each normal here is the scaled sum of four
 independent draws, which makes inverting the generator infeasible (Holohan and
 Braghin 2021, arXiv:2107.10138; the secure mode of Opacus does the same), and
 sums are noised in float64 before they are rounded to float32. That narrows the
-known attack, it is no proof: the proof needs noise on integers, which comes
-with secure aggregation.
+known attack, it is no proof: the proof needs noise on integers (discrete.py),
+which comes with secure aggregation.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class NoiseSource:
 
     def uniform(self, n: int) -> Floats:
         """Shape (n,), independent, uniform on the odd multiples of 2^-53: never 0 and never 1."""
-        result: Floats = (self._words(n) >> np.uint64(12)).astype(np.float64)
+        result: Floats = (self.words(n) >> np.uint64(12)).astype(np.float64)
         result *= 2.0**-52
         result += 2.0**-53
         return result
@@ -69,7 +69,7 @@ class NoiseSource:
 
     def permutation(self, n: int) -> NDArray[np.int64]:
         """0..n-1 in an order that is uniform but for 64-bit ties."""
-        return np.argsort(self._words(n), kind="stable").astype(np.int64)
+        return np.argsort(self.words(n), kind="stable").astype(np.int64)
 
     def normal(self, shape: tuple[int, ...], std: float) -> Floats:
         """Independent normals of mean 0 and standard deviation `std` >= 0, float64.
@@ -86,7 +86,7 @@ class NoiseSource:
 
     def _normal_pairs(self, half: int) -> Floats:
         """2 * half standard normals. The two that share a radius go to different ends of the result."""
-        words = self._words(2 * _DRAWS * half).astype(np.float64).reshape(2, _DRAWS, half)
+        words = self.words(2 * _DRAWS * half).astype(np.float64).reshape(2, _DRAWS, half)
         radius, tangent = words
         radius += 0.5
         radius *= 2.0**-64
@@ -104,7 +104,7 @@ class NoiseSource:
         scale = 1 / math.sqrt(_DRAWS)
         return np.concatenate([cosines.sum(axis=0), sines.sum(axis=0)]) * scale
 
-    def _words(self, n: int) -> NDArray[np.uint64]:
+    def words(self, n: int) -> NDArray[np.uint64]:
         """The next n 64-bit words of the keystream."""
         if os.getpid() != self._process:
             raise PrivacyError("a noise source was copied into another process; make it where it is used")

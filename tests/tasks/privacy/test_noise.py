@@ -16,7 +16,7 @@ def test_the_stream_is_chacha20_of_the_key():
     zero = NoiseSource(bytes(32))
     # RFC 8439, appendix A.1, test vector 1: the first block for key 0, nonce 0, counter 0
     block = bytes.fromhex("76b8e0ada0f13d90405d6ae55386bd28bdd219b8a08ded1aa836efcc8b770dc7")
-    assert zero._words(4).tobytes() == block
+    assert zero.words(4).tobytes() == block
     normals = [-2.517100322383928, -3.6506499382028714, -0.7255657760450975]
     assert NoiseSource.seeded("a", 1).normal((3,), 2.0) == pytest.approx(normals, rel=1e-9)
 
@@ -72,7 +72,7 @@ def test_any_shape(shape):
 def test_the_extreme_words_give_finite_normals(monkeypatch):
     """log 0 and tan of a right angle are one word in 2^64 away."""
     for word in (0, 2**64 - 1, 2**63):
-        monkeypatch.setattr(NoiseSource, "_words", lambda _, n, word=word: np.full(n, word, dtype=np.uint64))
+        monkeypatch.setattr(NoiseSource, "words", lambda _, n, word=word: np.full(n, word, dtype=np.uint64))
         assert np.isfinite(NoiseSource.seeded().normal((4,), 1.0)).all()
         assert 0 < NoiseSource.seeded().uniform(1)[0] < 1
 
@@ -98,9 +98,9 @@ def test_permutations_hold_everything_once():
 def test_a_new_segment_begins_where_the_last_one_ends(monkeypatch):
     """The block counter must never wrap: that would repeat noise after 256 GiB."""
     monkeypatch.setattr(module, "_SEGMENT_BYTES", 64)
-    small = NoiseSource(bytes(32))._words(24)
+    small = NoiseSource(bytes(32)).words(24)
     pieces = NoiseSource(bytes(32))
-    assert np.array_equal(small, np.concatenate([pieces._words(5), pieces._words(19)]))
+    assert np.array_equal(small, np.concatenate([pieces.words(5), pieces.words(19)]))
     assert len({words.tobytes() for words in small.reshape(3, 8)}) == 3
 
 

@@ -1,0 +1,122 @@
+"""Noise in shares: each site adds a part, and only the sum is seen.
+
+Each of N sites adds N(0, z^2 C^2 / (N - t)) in integers, after scaling to words:
+any N - t shares hold the full noise z, so t sites may be lost or talk. The sum is
+then the Gaussian mechanism on the pooled data. Against whom how much noise is
+left is what `views` says; nobody's epsilon is against everybody.
+
+One unit changes a site's clipped sum by at most C, and its rounded words by at
+most s C + sqrt(d): each of d coordinates is rounded twice, by half a word.
+
+A sum of discrete Gaussians differs from the discrete Gaussian, and that one from a
+rounded normal, by less than any accountant sees once a share has LEAST_STD words
+(Kairouz, Liu and Steinke 2021, arXiv:2102.06387; `lattice_slack` bounds the rest).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from tasks.errors import PrivacyError
+from tasks.privacy.discrete import MOST_STD
+from tasks.privacy.gaussian import epsilon_of
+
+LEAST_STD = 2**16  # words; the lattice is then invisible, see lattice_slack
+_TAIL = 60.0  # log of the probability, 1e-26, that lattice_slack leaves out
+
+
+class Views(NamedTuple):
+    """Epsilon of one unit of a site's data, by who looks. All at the same delta."""
+
+    hub: float  # sees the sum: all shares are in it
+    hub_with_missing: float  # and knows the shares of as many sites as the study allows to be missing
+    all_others: float  # hub and all other sites together: only the site's own share is left
+
+
+def words_of_share(noise_multiplier: float, word_sensitivity: float, sites: int, missing: int) -> int:
+    """Standard deviation of one site's noise, in words.
+
+    Args:
+        noise_multiplier: standard deviation of the whole noise over the sensitivity, > 0.
+        word_sensitivity: of the sum of words, from `sensitivity`.
+        sites: N, how many are asked for an update.
+        missing: t, how many may be lost or on the hub's side while the noise stays whole.
+
+    Raises:
+        PrivacyError: more missing than half of the sites, or noise that is too fine or too coarse for the scale.
+    """
+    if not 0 <= missing < sites or 2 * missing > sites:
+        raise PrivacyError(f"{missing} of {sites} sites missing: expected at most half of them")
+    std = math.ceil(noise_multiplier * word_sensitivity / math.sqrt(sites - missing))
+    if not LEAST_STD <= std <= MOST_STD:
+        raise PrivacyError(
+            f"a share of {std} words: expected {LEAST_STD} to {MOST_STD}; choose the scale by `scale_bits_for`"
+        )
+    return std
+
+
+def scale_bits_for(noise_multiplier: float, clip_norm: float, sites: int, missing: int) -> int:
+    """The power of two for words in which a share has about 2^21 words: fine, and far below 64 bits."""
+    share = noise_multiplier * clip_norm / math.sqrt(sites - missing)
+    return 21 - math.ceil(math.log2(share))
+
+
+def sensitivity(clip_norm: float, scale_bits: int, dimension: int) -> float:
+    """How far one unit moves the rounded words of a site's sum, in the Euclidean norm."""
+    return math.ldexp(clip_norm, scale_bits) + math.sqrt(dimension)
+
+
+def mu(word_sensitivity: float, share: int, shares: int, steps: int) -> float:
+    """The Gaussian mechanism that `steps` sums are together, for who does not know `shares` >= 1 of the shares.
+
+    Exact composition: mu^2 adds (Dong, Roth and Su 2022, arXiv:1905.02383).
+    """
+    return math.sqrt(steps / shares) * word_sensitivity / share
+
+
+def views(
+    word_sensitivity: float,
+    share: int,
+    delivered: int,
+    missing: int,
+    steps: int,
+    delta: float,
+    dimension: int,
+) -> Views:
+    """Epsilon of `steps` sums, by who looks.
+
+    Args:
+        word_sensitivity: of the sum of words.
+        share: standard deviation of one share, in words.
+        delivered: sites whose vectors were in every sum: the smallest of the run.
+        missing: sites that may be on the hub's side, beside those that were lost.
+        steps: sums that were seen.
+        delta: of all three.
+        dimension: words in a vector.
+
+    Raises:
+        PrivacyError: no site but those on the hub's side delivered.
+    """
+    left = delivered - missing
+    if left < 1:
+        raise PrivacyError(
+            f"{delivered} sites delivered and {missing} may be on the hub's side: no noise is left"
+        )
+    slack = 2 * steps * lattice_slack(share, dimension)
+    rest = delta - 4 * steps * math.exp(-_TAIL)
+
+    def one(shares: int) -> float:
+        return epsilon_of(mu(word_sensitivity, share, shares, steps), rest) + slack
+
+    return Views(one(delivered), one(left), one(1))
+
+
+def lattice_slack(share: int, dimension: int) -> float:
+    """Largest log ratio between a discrete Gaussian and a rounded normal, beside a probability of 1e-26.
+
+    One coordinate at x has log ratio (x^2 / s^2 - 1) / (24 s^2) up to 1/s^4; their sum over d follows
+    chi-square with d degrees, bounded by Laurent and Massart 2000, lemma 1. Doubled for the smaller terms.
+    """
+    chi = 2 * math.sqrt(dimension * _TAIL) + 2 * _TAIL
+    return 2 * chi / (24 * float(share) ** 2)
