@@ -23,7 +23,7 @@ CLIPPING, TARGET, MODULUS = 8.0, 1 << 22, 1 << 32
 
 
 def site(values: np.ndarray, sites: int) -> tuple[list[np.ndarray], float]:
-    start = time.perf_counter()
+    start = time.process_time()
     vector = arithmetic.factor_combine(1, quantize([values], CLIPPING, TARGET))
     shapes = [a.shape for a in vector]
     vector = arithmetic.parameters_addition(vector, pseudo_rand_gen(b"s" * 32, MODULUS, shapes))
@@ -32,11 +32,11 @@ def site(values: np.ndarray, sites: int) -> tuple[list[np.ndarray], float]:
         combine = arithmetic.parameters_addition if peer % 2 else arithmetic.parameters_subtraction
         vector = combine(vector, pair)
     vector = arithmetic.parameters_mod(vector, MODULUS)
-    return vector, time.perf_counter() - start
+    return vector, time.process_time() - start
 
 
 def hub(vector: list[np.ndarray], sites: int) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     shapes = [a.shape for a in vector]
     total = [np.zeros(s, dtype=np.int64) for s in shapes]
     for _ in range(sites):
@@ -47,7 +47,7 @@ def hub(vector: list[np.ndarray], sites: int) -> float:
         total = arithmetic.parameters_subtraction(total, own)
     total = arithmetic.parameters_mod(total, MODULUS)
     dequantize(arithmetic.factor_extract(total)[1], CLIPPING, TARGET)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def main() -> None:

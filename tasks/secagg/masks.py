@@ -53,12 +53,14 @@ class MaskStream:
 def masked_chunks(
     values: Iterable[NDArray[np.floating[Any]]], codec: FixedPoint, seeds: MaskSeeds
 ) -> Iterator[Words]:
-    """Site: encode and mask a vector that comes in pieces; one piece is in memory at a time."""
+    """Site: encode and mask a vector that comes in pieces of any length; comes out in blocks, each new memory."""
     stream = MaskStream(seeds, codec.bits)
+    size = _BLOCK_BYTES // word_type(codec.bits).itemsize
     for piece in values:
-        words = codec.encode(piece)
-        stream.apply(words)
-        yield words
+        for start in range(0, piece.size, size):
+            words = codec.encode(piece[start : start + size])
+            stream.apply(words)
+            yield words
 
 
 def summed_chunks(vectors: Sequence[BinaryIO], seeds: MaskSeeds, length: int, bits: Bits) -> Iterator[Words]:
