@@ -16,6 +16,7 @@ import uuid
 from pathlib import Path
 
 INIT = Path("/lib/systemd/systemd")
+PLACE = Path("/etc/fedrounds")  # an empty folder in memory is mounted there, which needs a folder
 BOOT_S = 60
 TARGETS = ("default", "sysinit", "basic", "network-online", "multi-user", "shutdown")
 BOOT = """
@@ -54,10 +55,11 @@ class Systemd:
         self._log = folder / "systemd.log"
         root = _cgroup2()
         assert root is not None
+        self._made = not PLACE.exists()
         self._group = root / f"fedrounds-test-{uuid.uuid4().hex[:8]}"
 
     def __enter__(self) -> Systemd:
-        Path("/etc/fedrounds").mkdir(exist_ok=True)  # a place for the empty one
+        PLACE.mkdir(exist_ok=True)
         self._group.mkdir()
         script = BOOT.format(targets=" ".join(TARGETS), init=INIT)
         enter = f"echo $$ > {self._group}/cgroup.procs; exec " + (
@@ -83,6 +85,11 @@ class Systemd:
                 except OSError:
                     assert time.monotonic() < until, f"{group} is still in use"
                     time.sleep(0.05)
+        for folder in (Path("/tmp"), Path("/var/tmp")):  # private ones of services that were not stopped
+            for left in folder.glob("systemd-private-*-fedrounds-site-*"):
+                shutil.rmtree(left, ignore_errors=True)
+        if self._made:
+            PLACE.rmdir()
 
     def run(self, *command: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
         """Run a command on the machine that this systemd rules."""
