@@ -27,6 +27,7 @@ from sites.versions import Versions
 INCOMING = "incoming"
 MOST_FILES = 1000
 INSTALL_S = 900
+LOAD = "from sites.warm import load; load()"
 
 
 class Step(NamedTuple):
@@ -111,11 +112,22 @@ def _environment(new: Path) -> None:
 
 
 def _install(new: Path, folder: Path) -> None:
-    """pip, with its network, its configuration and its resolver off: it installs what the signed list names."""
+    """pip, with its network, its configuration and its resolver off: it installs what the signed list names.
+
+    Loading everything once compiles what the agent uses: a third of what pip would compile, and a test as well.
+    """
     pip = [new / "bin" / "python", "-m", "pip", "--isolated", "--quiet", "--disable-pip-version-check"]
-    options = ["--no-index", "--no-deps", "--require-hashes", "--find-links", folder / bundle.WHEELS]
+    options = [
+        "--no-index",
+        "--no-deps",
+        "--require-hashes",
+        "--no-compile",
+        "--find-links",
+        folder / bundle.WHEELS,
+    ]
     _call([*pip, "install", *options, "--requirement", folder / bundle.REQUIREMENTS])
     _call([*pip, "check"])
+    _call([new / "bin" / "python", "-P", "-c", LOAD])
     shutil.copyfile(folder / bundle.SBOM, new / bundle.SBOM)
 
 

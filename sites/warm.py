@@ -50,8 +50,7 @@ _stdin_left = b""
 def main() -> int:
     """Serve jobs until stdin ends."""
     die_with_parent()
-    for name in HEAVY:
-        importlib.import_module(name)
+    load()
     installed()
     gc.collect()
     gc.freeze()  # a child's collector does not touch, and so does not copy, what is already here
@@ -78,6 +77,12 @@ def main() -> int:
                 return 0
             for folder in jobs:
                 children[start(folder)] = folder
+
+
+def load() -> None:
+    """Import all that a job may need. An installation does it once, so that Python keeps what it compiled."""
+    for name in HEAVY:
+        importlib.import_module(name)
 
 
 def start(folder: str) -> int:

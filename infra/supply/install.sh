@@ -49,8 +49,10 @@ mkdir -p "$root/versions"
 say "installing into $home"
 "$python" -m venv "$home"
 PIP_CONFIG_FILE=/dev/null "$home/bin/python" -m pip --isolated --quiet --disable-pip-version-check install \
-    --no-index --no-deps --require-hashes --find-links wheels --requirement requirements.txt
+    --no-index --no-deps --require-hashes --no-compile --find-links wheels --requirement requirements.txt
 "$home/bin/python" -m pip --disable-pip-version-check check >/dev/null || die "the installation is not whole"
+# compiles what the agent uses, and shows that it loads
+"$home/bin/python" -P -c 'from sites.warm import load; load()' || die "the installation does not load"
 cp sbom.cdx.json "$home/"
 cp "$key" "$root/release.pem"
 sha256sum SHA256SUMS | cut -d' ' -f1 >"$home/.complete"

@@ -42,7 +42,9 @@ def release(tmp_path_factory):
         libraries(folder),
         a_wheel(folder, "setuptools", "99.0"),
     ]  # venv brings one that torch finds too old
-    broken = a_wheel(folder, "spoiler", files={"spoiler.pth": b"import sys; sys.modules['ruamel'] = None\n"})
+    broken = a_wheel(
+        folder, "spoiler", files={"spoiler.pth": b"import sys; sys.modules['sites.doctor.contact'] = None\n"}
+    )
     return Release(
         write_public(key, folder / "release.pem"),
         a_bundle(folder, "0.1.0", key, *needed),
