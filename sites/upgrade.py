@@ -150,10 +150,22 @@ def _wrong_rows(version: Path, site: Site, config: Path) -> dict[str, str]:
         groups = _groups(owner.st_uid, owner.st_gid)
         as_owner = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": groups}
     command = [str(version / "bin" / "fedrounds-site"), "doctor", "--config", str(config.resolve()), "--json"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=INSTALL_S, check=False, cwd="/",
-        env=os.environ | _credentials(site), **as_owner,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=INSTALL_S,
+            check=False,
+            cwd="/",
+            env=os.environ | _credentials(site),
+            **as_owner,
+        )
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise ServiceError(
+            f"the doctor cannot be asked as the owner of {site.state} ({exc}); the old version goes on. Install "
+            f"Python where every user can run it, such as /usr/bin, or upgrade without --config"
+        ) from exc
     try:
         rows = json.loads(done.stdout)["rows"]
         return {row["name"]: row["text"] for row in rows if row["state"] == "fail"}

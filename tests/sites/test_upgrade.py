@@ -17,7 +17,9 @@ from typing import NamedTuple
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from infra.errors import FileError, SealError
+from infra.errors import FileError, SealError, ServiceError
+from infra.supply.bundle import Bundle
+from sites.settings import load_site
 from sites.upgrade import check_newer, receive, steps
 from sites.versions import KEY, Versions
 from tests.federation import write_site
@@ -226,3 +228,24 @@ def test_a_kill_between_any_two_steps_leaves_a_working_version(release, tmp_path
     program = root / "current" / "bin" / "fedrounds-site"
     assert offline(program, "upgrade", release.new).returncode == 0
     assert _version(root) == "0.2.0"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user: needs root")
+def test_a_version_that_the_service_cannot_run_is_said_before_it_is_switched_to(tmp_path):
+    """A Python in root's home works for root, and for nobody else."""
+    versions = _pretend(tmp_path / "root", "0.1.0")
+    config = write_site(tmp_path, "north")
+    state = tmp_path / "north.state"
+    state.mkdir()
+    shutil.chown(state, "daemon")
+    program = versions.folder("0.1.0") / "bin" / "fedrounds-site"
+    program.parent.mkdir(mode=0o700)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    found = Bundle("0.2.0", "python3.11", "linux-x86_64", {}, "0" * 64)
+    versions.folder("0.2.0").mkdir()
+    (versions.folder("0.2.0") / ".complete").write_text("0" * 64)
+
+    examine = next(steps(versions, tmp_path, found, load_site(config), config))
+    with pytest.raises(ServiceError, match="old version goes on"):
+        examine.act()
