@@ -40,7 +40,7 @@ def training(hub: Hub, study: Study, run: str | None = None) -> str:
     with lease(hub, study.name):
         hub = hub.patient()
         manifest = begin(hub, study, run or new_run_name(study.name, hub.now()))
-        claim(study.name, manifest.run, HOLDER)
+        claim(hub, study.name, manifest.run, HOLDER)
         set_prefect_right(hub)
         try:
             _play(hub, study, manifest)
@@ -64,6 +64,7 @@ def _play(hub: Hub, study: Study, manifest: RunManifest) -> None:
             records.append(round_with_repeats(hub, study, manifest.run, number))
 
     close(hub, manifest.run, len(records))
+    check_going(hub, manifest.run)  # somebody's cancel may have come before our last word
     register_all(hub, study, manifest)
     close_run(hub, study, manifest, records, "FINISHED")
 

@@ -130,7 +130,7 @@ def sweep(hub: Hub, run: str, number: int, sites: Iterable[str], carried: Mappin
 
 
 def close(hub: Hub, run: str, rounds: int) -> None:
-    """Write that a run is finished."""
+    """Write that a run is finished, unless its last word is written."""
     end = RunEnd(run=run, state="finished", rounds=rounds, at=hub.now())
-    hub.write_once(layout.ended_key(run), end)
-    emit("fedrounds.run.finished", run=run, payload={"rounds": rounds})
+    if hub.write_once(layout.ended_key(run), end):
+        emit("fedrounds.run.finished", run=run, payload={"rounds": rounds})

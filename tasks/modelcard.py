@@ -78,7 +78,7 @@ def round_card(study: Study, record: RoundRecord, spent: Mapping[str, float]) ->
     rows = "\n".join(table)
     return f"""\
 Model after **round {record.round}** of run `{record.run}`; {len(record.cohort)} of {len(record.sites)} \
-sites took part in the round. All held-out records together: {figures(record.metrics)}.
+sites took part in the round.{_late(record)} All held-out records together: {figures(record.metrics)}.
 
 Privacy: {privacy(study)}. Parameters sha256: `{record.parameters_sha256}`.
 
@@ -159,6 +159,13 @@ def figures(metrics: Metrics) -> str:
     """`AUROC 0.912, accuracy 0.870, loss 0.310`; undefined ones are left out."""
     known = {"AUROC": metrics.auroc, "accuracy": metrics.accuracy, "loss": metrics.loss}
     return ", ".join(f"{k} {v:.3f}" for k, v in known.items() if v is not None) or "no metrics"
+
+
+def _late(record: RoundRecord) -> str:
+    if not record.folded:
+        return ""
+    late = ", ".join(f"{name} by {rounds}" for name, rounds in record.folded.items())
+    return f" Late updates are in it, damped by their age in rounds: {late}."
 
 
 def _state(site: SiteRound) -> str:

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 AWAY = (URLError, HTTPException, OSError, ValueError)  # no answer, or none that is Prefect's
 PATIENCE_S = 5.0
 PAGE = 200  # most flow runs in one answer of the server
-STUDY, RUN, HOLDER = "study:", "run:", "holder:"  # tags
+HUB, STUDY, RUN, HOLDER = "hub:", "study:", "run:", "holder:"  # tags
 OPEN = ["RUNNING", "CANCELLING"]
 
 
@@ -38,8 +38,8 @@ class Played(NamedTuple):
     holder: str
 
 
-def claim(study: str, run: str, holder: str) -> None:
-    """Say in the flow run that calls, by tags, which run it plays and under whose lease."""
+def claim(hub: Hub, study: str, run: str, holder: str) -> None:
+    """Say in the flow run that calls, by tags, whose run it plays and under whose lease."""
     if not inside():
         return
     from prefect.context import FlowRunContext
@@ -49,7 +49,7 @@ def claim(study: str, run: str, holder: str) -> None:
         return
     from prefect.settings import PREFECT_API_URL
 
-    tags = sorted({*context.flow_run.tags, STUDY + study, RUN + run, HOLDER + holder})
+    tags = sorted({*context.flow_run.tags, HUB + _name(hub), STUDY + study, RUN + run, HOLDER + holder})
     try:
         _call(str(PREFECT_API_URL.value()), "PATCH", f"/flow_runs/{context.flow_run.id}", {"tags": tags})
     except AWAY as exc:
@@ -70,7 +70,7 @@ def reconcile(
         return []
     url, mended = f"{hub.prefect_url}/api", []
     try:
-        played = _played(url)
+        played = _played(url, HUB + _name(hub))
         alive = {p.study: p for p in played if p.holder == holder_of(p.study)}
         for each in played:
             if each.holder != holder_of(each.study):
@@ -81,10 +81,16 @@ def reconcile(
     return sorted(set(mended))
 
 
-def _played(url: str) -> list[Played]:
+def _name(hub: Hub) -> str:
+    """What tells hubs apart that share a Prefect server: what another one plays is none of our business."""
+    return hub.key.public_hex[:16]
+
+
+def _played(url: str, tag: str) -> list[Played]:
     found: list[dict[str, Any]] = []
     while True:
-        wanted = {"state": {"type": {"any_": OPEN}}, "parent_task_run_id": {"is_null_": True}}
+        top = {"parent_task_run_id": {"is_null_": True}}
+        wanted = {"state": {"type": {"any_": OPEN}}, "tags": {"all_": [tag]}, **top}
         body = {"flow_runs": wanted, "limit": PAGE, "offset": len(found), "sort": "ID_DESC"}
         page = _call(url, "POST", "/flow_runs/filter", body)
         found += page

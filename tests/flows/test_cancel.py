@@ -153,6 +153,25 @@ def test_a_round_whose_commit_was_under_way_is_not_begun_anew(tmp_path):
     assert [r.round for r in load_records(federation.hub, "toy-1")] == [1]
 
 
+def test_a_cancel_just_before_the_last_word_of_a_run_counts(tmp_path):
+    """All rounds are committed and the end is not written yet: exactly one of the two words holds."""
+    federation = a_federation(tmp_path)
+
+    class LastMoment(Tampering):
+        def put_if_absent(self, key: str, data: bytes) -> bool:
+            if key == layout.ended_key("toy-1") and not told:
+                told.append(key)
+                take_back(federation)
+            return super().put_if_absent(key, data)
+
+    told: list[str] = []
+    federation.hub.__dict__["store"] = LastMoment(open_store(federation.hub.store_url), lambda _, data: data)
+    with pytest.raises(RunCancelledError):
+        federation.run(a_study(rounds=1), "toy-1")
+
+    assert results(federation.hub, "toy-1")["state"] == "cancelled"
+
+
 def test_an_update_that_never_left_stays_where_it_is(tmp_path):
     """The network was cut when it was ready; when it is back, the run is no more."""
     federation = a_federation(tmp_path)

@@ -91,6 +91,22 @@ def test_long_rounds_show_every_site_at_once(tmp_path, mlflow_url):
     assert [life.history(site, "local/auroc")[0][0] for site in SITES] == [1] * 4
 
 
+def test_who_took_part_lies_beside_the_run_as_a_table(tmp_path, mlflow_url):
+    """All rounds and sites, the newest first: MLflow shows it, a spreadsheet opens it."""
+    life = Life(tmp_path, mlflow_url, "attendance")
+    life.open()
+    life.round(1)
+    life.round(2, refusing={"west": Code.TOO_FEW_RECORDS})
+    life.close()
+
+    run = life.runs()[life.run].info.run_id
+    table = Path(life.client.download_artifacts(run, "participation.csv", str(tmp_path))).read_text()
+
+    assert table.splitlines()[4].startswith("2,west,no,too_few_records,it has fewer records")
+    assert len(table.splitlines()) == 9
+    assert life.history(life.run, "round/missing") == [(1, 0.0), (2, 1.0)]
+
+
 def test_the_champion_predicts_from_raw_columns_without_pickle(tmp_path, mlflow_url, monkeypatch):
     """The one line that a data scientist writes; pickle stays forbidden while it runs."""
     import mlflow.pyfunc

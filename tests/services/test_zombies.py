@@ -33,7 +33,7 @@ def a_round(hub: Hub, run: str, number: int) -> None:
 
 @run_flow(name="training", run_name="{run}")
 def training(hub: Hub, run: str) -> None:
-    claim("toy", run, sys.argv[3])
+    claim(hub, "toy", run, sys.argv[3])
     a_round(hub, run, 1)
 
 hub = Hub.load(Path(sys.argv[1]))
@@ -66,11 +66,11 @@ def a_lease(hub: Hub, number: int, holder: str, seconds: float) -> None:
 
 @run_flow(name="training", run_name="{run} again")
 def successor(hub: Hub, run: str, holder: str) -> list[str]:
-    claim("toy", run, holder)
+    claim(hub, "toy", run, holder)
     return set_prefect_right(hub)
 
 
-def test_a_flow_run_whose_process_was_killed_is_set_right(prefect_server, client, killed):
+def test_a_flow_run_whose_process_was_killed_is_set_right(prefect_server, client, killed, tmp_path):
     """It says Running for ever; the lease says who plays, and whoever looks sets it right with the cure."""
     hub, gone, other = prefect_server, "a" * 32, "b" * 32
     a_lease(hub, 1, gone, 3600)
@@ -78,6 +78,8 @@ def test_a_flow_run_whose_process_was_killed_is_set_right(prefect_server, client
     dead = one_run(client, "toy-1")
 
     assert set_prefect_right(hub) == []  # as far as the store knows, it lives
+    another = Hub(directory=tmp_path, store_url=tmp_path.as_uri(), prefect_url=hub.prefect_url)
+    assert set_prefect_right(another) == []  # nothing that is another hub's is touched
     assert client.read_flow_run(dead.id).state_name == "Running"
 
     a_lease(hub, 2, other, 3600)
