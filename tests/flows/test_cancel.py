@@ -138,15 +138,17 @@ def test_nobody_but_the_hub_cancels_and_only_the_run_that_it_names(tmp_path, for
 
 
 def test_a_round_whose_commit_was_under_way_is_not_begun_anew(tmp_path):
-    """Cancelled between aggregate and commit: the hub looks once more before it writes."""
+    """Cancelled after the last site's word on round 2: the hub looks once more before it commits."""
     federation = a_federation(tmp_path)
 
-    def between(key: str, data: bytes) -> bytes:
-        if "/parameters/00002-" in key:
-            take_back(federation)
-        return data
+    class LastMoment(Tampering):
+        def list(self, prefix: str) -> list[str]:
+            scores = [f"sites/{site}/out/toy-1/00002-01-evaluate/receipt.json" for site in SITES]
+            if prefix == layout.lease_prefix("toy") and all(self.inner.get(key) for key in scores):
+                take_back(federation)
+            return super().list(prefix)
 
-    federation.hub.__dict__["store"] = Tampering(open_store(federation.hub.store_url), between)
+    federation.hub.__dict__["store"] = LastMoment(open_store(federation.hub.store_url), lambda _, data: data)
     with pytest.raises(RunCancelledError):
         federation.run(a_study(), "toy-1")
 
