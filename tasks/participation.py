@@ -52,7 +52,8 @@ def warnings(records: Sequence[RoundRecord]) -> list[str]:
             continue
         missed = _missed(site, records)
         if missed >= REPEATED:
-            found.append(f"{site} was missing {missed} times in a row ({said.code}): {cause(said)}")
+            why = cause(said) + _doctor(site, records)
+            found.append(f"{site} was missing {missed} times in a row ({said.code}): {why}")
     largest = _largest(records)
     gone = [site for site in largest if site in last.sites and last.sites[site].code is not None]
     if largest and gone == list(largest):
@@ -155,6 +156,12 @@ def span(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def _doctor(site: str, records: Sequence[RoundRecord]) -> str:
+    """What the site's doctor found amiss when it was last heard of."""
+    told = [r.sites[site].health for r in records if site in r.sites and r.sites[site].health is not None]
+    return f"; its doctor said last: {', '.join(told[-1]).replace('_', ' ')}" if told and told[-1] else ""
 
 
 def _missed(site: str, records: Sequence[RoundRecord]) -> int:

@@ -111,3 +111,11 @@ def test_what_the_sites_doctor_found_is_shown(said, shown):
     site = SiteRound(state="delivered", health=said)
 
     assert health(site) == shown
+
+
+def test_a_warning_says_what_the_sites_own_doctor_found_last():
+    """A site that is gone cannot say it any more; what it said before is in the records."""
+    ill = SiteRound(state="delivered", health=("disk_low", "clock_off"))
+    records = [with_sites(1, west=ill), *(with_sites(n, west=missing(silent_s=1e4)) for n in (2, 3, 4))]
+
+    assert warnings(records)[0].endswith("; its doctor said last: disk low, clock off")
