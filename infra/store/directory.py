@@ -25,6 +25,7 @@ from infra.store.direrrors import GONE, telling
 DRAFTS = "~drafts"  # in the store's folder; no key has a tilde, so none can name it and no listing shows it
 DRAFT_AGE_S = 24 * 3600  # a draft this old is what a killed writer left behind
 ATTEMPTS = 100  # to use a folder before it is pruned again: each loss of that race takes somebody's delete
+SETTLED = 1000  # folders to remember: a run has few
 
 _PART = re.compile(r"[A-Za-z0-9._-]+")
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
@@ -45,6 +46,7 @@ class DirectoryStore:
 
     def __init__(self, root: Path):
         self._root = root
+        self._settled: dict[Path, tuple[int, int]] = {}  # folders whose names are durable: see _settle
         self._drafts = root / DRAFTS
         try:
             self._drafts.mkdir(parents=True, exist_ok=True)
@@ -60,13 +62,13 @@ class DirectoryStore:
     def put_if_absent(self, key: str, data: bytes) -> bool:
         path = self._path(key)
         with telling(key):
-            if _taken(path):  # spares the draft; the link below decides
+            if self._taken(path):  # spares the draft; the link below decides
                 return False
             with self._draft(data) as draft:
                 try:
                     self._place(path, lambda: path.hardlink_to(draft))
                 except FileExistsError:
-                    _taken(path)
+                    self._taken(path)
                     return False
         return True
 
@@ -95,10 +97,9 @@ class DirectoryStore:
         with telling(key):
             try:
                 path.unlink()
-            except _ABSENT:
+            except _ABSENT:  # perhaps since another process removed it a moment ago, and died before its sync
                 self._check_root()
-            else:
-                self._prune(path.parent)
+            self._prune(path.parent)
 
     def _path(self, key: str) -> Path:
         return self._root / check_key(key)
@@ -132,26 +133,51 @@ class DirectoryStore:
 
     def _place(self, path: Path, move: Callable[[], object]) -> None:
         """Give a draft its name, making the folders on the way; the new entries are durable on return."""
-        grown = {path.parent}
         for _ in range(ATTEMPTS):
             try:
                 move()
                 break
             except FileNotFoundError:
                 self._check_root()
-                grown |= _make(path.parent, self._root)
+                _make(path.parent, self._root)
         else:
             raise StoreError(
                 "the store's folders vanish as fast as they are made; stop what deletes in it", passing=True
             )
-        for folder in sorted(grown, key=lambda f: len(f.parts), reverse=True):
-            _sync(folder)
+        self._settle(path.parent)
+
+    def _taken(self, path: Path) -> bool:
+        """Whether an object has this name. Who is told so may rely on it: the object is durable by then."""
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not path.exists():
+            return False
+        self._settle(path.parent)
+        return True
+
+    def _settle(self, folder: Path) -> None:
+        """Make a folder's entries durable, and its own name up to the root.
+
+        That a folder is there does not say that it will be after a power cut: whoever made it may have
+        died before its sync. A name is synced once, and again when its parent has changed since.
+        """
+        _sync(folder)
+        if len(self._settled) > SETTLED:
+            self._settled.clear()
+        while folder != self._root:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                found = (folder.stat().st_ino, folder.parent.stat().st_mtime_ns)
+                if self._settled.get(folder) != found:
+                    _sync(folder.parent)
+                    self._settled[folder] = found
+            folder = folder.parent
 
     def _prune(self, folder: Path) -> None:
         """Remove the folders that a delete left empty; a writer who loses one makes it again (_place)."""
         with suppress(OSError):  # not empty
             while folder != self._root:
-                folder.rmdir()
+                with suppress(FileNotFoundError):  # another process was first
+                    folder.rmdir()
                 folder = folder.parent
         _sync(folder)
 
@@ -167,30 +193,17 @@ class DirectoryStore:
                     draft.unlink()
 
 
-def _taken(path: Path) -> bool:
-    """Whether an object has this name. Who is told so may rely on it: the object is durable by then."""
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    if not path.exists():
-        return False
-    _sync(path.parent)
-    return True
-
-
-def _make(folder: Path, root: Path) -> set[Path]:
-    """Make a folder and what is missing between it and root; returns the folders that gained an entry."""
-    grown: set[Path] = set()
+def _make(folder: Path, root: Path) -> None:
+    """Make a folder and what is missing between it and root."""
     missing = [each for each in (folder, *folder.parents) if root in each.parents and not each.is_dir()]
     for each in reversed(missing):
         with suppress(FileExistsError, FileNotFoundError):  # another process made it, or pruned the one above
             each.mkdir()
-            grown.add(each.parent)
-    return grown
 
 
 def _sync(folder: Path) -> None:
-    """Make a folder's entries durable. One that is pruned held nothing of ours any more."""
-    with suppress(FileNotFoundError):
+    """Make a folder's entries durable. One that is pruned, or is none, holds nothing of ours."""
+    with suppress(FileNotFoundError, NotADirectoryError):
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(fd)
