@@ -81,7 +81,7 @@ class Audit:
             self._catch_up(fd)
             if self._signed != self._head:
                 os.fsync(fd)
-                write_durably(self._head_path, self._key.seal(self._head))
+                write_durably(self._head_path, self._key.seal(self._head), folder_too=True)
                 self._signed = self._head
 
     @contextmanager

@@ -46,6 +46,11 @@ class Outbox:
         """Make the answer durable. After this, the ticket counts as answered."""
         path = self._path(answer.name)
         path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (
+            self._folder,
+            self._folder.parent,
+        ):  # whoever made them may have died before it came to this
+            sync_folder(folder)
         if payload is not None:
             write_durably(self._payload(answer.name), payload)
         write_durably(path, answer.model_dump_json().encode(), folder_too=True)
@@ -147,8 +152,13 @@ def write_durably(path: Path, data: bytes, folder_too: bool = False) -> None:
         os.fsync(file.fileno())
     draft.replace(path)
     if folder_too:
-        fd = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

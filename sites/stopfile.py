@@ -16,6 +16,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from infra.errors import FileError
+from sites.outbox import write_durably
 from tasks.errors import FederationError
 
 FILE = "STOP"
@@ -47,7 +48,7 @@ def halted(state: Path) -> Halt | None:
 
 
 def halt(state: Path, mode: Mode, reason: str) -> Halt:
-    """Throw the switch. Safe to repeat: the last word counts.
+    """Throw the switch; a power cut does not take it back. Safe to repeat: the last word counts.
 
     Raises:
         FileError: the file cannot be written.
@@ -55,9 +56,7 @@ def halt(state: Path, mode: Mode, reason: str) -> Halt:
     said = Halt(mode=mode, reason=reason, uid=os.getuid(), at=time.time())
     try:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        draft = state / f".{FILE}.draft"
-        draft.write_text(said.model_dump_json() + "\n")
-        draft.replace(state / FILE)
+        write_durably(state / FILE, said.model_dump_json().encode() + b"\n", folder_too=True)
     except OSError as exc:
         raise FileError(f"{state / FILE} cannot be written ({exc.strerror}); end the agent by hand") from exc
     return said
