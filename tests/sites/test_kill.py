@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -96,7 +97,9 @@ def killed(tmp_path_factory) -> dict[str, Killed]:
         write_site(top / case)
         hub, study = ToyHub(top / case), a_study()
         given = hub.publish(study)
-        made[case] = Killed(top / case, hub, hub.send(hub.ticket(study, given)), given)
+        made[case] = Killed(
+            top / case, hub, hub.send(hub.ticket(study, given, expires_at=time.time() + 900)), given
+        )
     ended = subprocess.run(
         [sys.executable, "-c", DYING, str(top), *CASES], cwd=ROOT, capture_output=True, text=True
     )
