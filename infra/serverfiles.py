@@ -1,8 +1,8 @@
 """With what the hub's two servers are started, and what their clients must know: commands and environments.
 
 Starting, waiting and ending is servers.py's work. Both servers keep their state
-in SQLite inside the hub's folder, listen on 127.0.0.1 only and send nothing
-anywhere else.
+where backends.py says, by default in SQLite inside the hub's folder, listen on
+127.0.0.1 only and send nothing anywhere else.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from infra.backends import Backends
 from infra.hub import Hub
 
 PREFECT, MLFLOW = "prefect", "mlflow"
@@ -61,11 +62,13 @@ def server_environment(hub: Hub, name: str) -> dict[str, str]:
     """A server's own settings: what a user's shell says of other Prefect or MLflow servers is not for these."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "_MLFLOW_"))}
     ours = inherited | environment(hub)
+    backends = Backends.load(hub.directory)
     if name == MLFLOW:
-        return ours | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # 2 processes instead of 13
+        few = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # 2 processes instead of 13
+        return ours | few | backends.mlflow_environment(hub.directory / MLFLOW)
     home = hub.directory / PREFECT
     database = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}"}
-    return ours | _PREFECT_SERVER | database | _ui_folder(home)
+    return ours | _PREFECT_SERVER | database | backends.prefect_environment() | _ui_folder(home)
 
 
 def server_command(hub: Hub, name: str) -> list[str]:
@@ -74,11 +77,8 @@ def server_command(hub: Hub, name: str) -> list[str]:
     if name == PREFECT:
         repaired = Path(__file__).with_name("prefect_server.py")  # by path: the package need not be installed
         return [sys.executable, "-P", str(repaired), "server", "start", *address]
-    folder = hub.directory / MLFLOW
-    store = ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
-    artifacts = ["--artifacts-destination", (folder / "artifacts").as_uri()]
     few_words = ["--workers", "1", "--uvicorn-opts", "--no-access-log"]
-    return [sys.executable, "-P", "-m", "mlflow", "server", *address, *few_words, *store, *artifacts]
+    return [sys.executable, "-P", "-m", "mlflow", "server", *address, *few_words]
 
 
 def url_of(hub: Hub, name: str) -> str | None:

@@ -1,8 +1,7 @@
 """The hub's two servers, Prefect's and MLflow's, as background processes of a hub's folder: start, stop, state.
 
-With what they are started is serverfiles.py's matter. A larger installation
-runs the same two servers elsewhere (PostgreSQL, S3) and uses nothing of this
-module.
+With what they are started is serverfiles.py's matter, where they keep their
+state backends.py's.
 """
 
 from __future__ import annotations

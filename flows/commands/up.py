@@ -7,6 +7,8 @@ examples:
   fedrounds up
   fedrounds up --dir /srv/hub
   fedrounds up --store 's3://bucket/prefix?endpoint=https://s3.example.org'
+  fedrounds up --prefect-db postgresql+asyncpg://prefect@db/prefect --redis redis://redis:6379/0
+  FEDROUNDS_MLFLOW_DB=postgresql+pg8000://mlflow:SECRET@db/mlflow fedrounds up
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.commands.options import DEFAULT_DIR, add_dir, add_json, print_json
+from infra.backends import VARIABLES, Backends, from_environment
 
 if TYPE_CHECKING:
     from infra.hub import Hub
@@ -26,6 +29,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store", metavar="URL", help="object store (default: the folder's own directory, store)"
     )
+    for name, text in (
+        ("prefect_db", "PostgreSQL of Prefect's server"),
+        ("mlflow_db", "PostgreSQL of MLflow's server"),
+        ("mlflow_artifacts", "where MLflow keeps files"),
+        ("redis", "Redis for Prefect's events, where several API servers share them"),
+    ):
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            metavar="URL",
+            help=f"{text}; with a password in it, set {VARIABLES[name]} instead: `ps` shows options",
+        )
     add_json(parser)
 
 
@@ -38,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
     hub = _hub(args.dir, args.store)
     servers.make_folders(hub.directory)
+    backends = _backends(args, hub.directory)
     publish_card(hub)  # first: a store that cannot be reached shows before anything is started
     ran = all(server.healthy for server in servers.state(hub))
     with Console(stderr=True).status("starting Prefect and MLflow …") as status:
@@ -51,11 +66,22 @@ def run(args: argparse.Namespace) -> int:
     print(f"  Prefect  {hub.prefect_url}   runs, schedules, sites")
     print(f"  MLflow   {hub.mlflow_url}   experiments and models")
     print(f"  store    {hub.store_url}   what sites name in site.yaml")
+    for name, address in backends.shown().items():
+        print(f"  {name.replace('_', ' ')}: {address}")
     where = "" if args.dir == DEFAULT_DIR else f" --dir {args.dir}"
     print(
         f"next:\n  fedrounds study run study.yaml{where}\n  fedrounds status{where}\n  fedrounds down{where}"
     )
     return 0
+
+
+def _backends(args: argparse.Namespace, directory: Path) -> Backends:
+    """Those of the folder, with what the environment and then the options say now; kept for the next start."""
+    known = Backends.load(directory)
+    said = known.updated(from_environment()).updated({name: getattr(args, name) for name in VARIABLES})
+    if said != known:
+        said.save(directory)
+    return said
 
 
 def _hub(directory: Path, store: str | None) -> Hub:
