@@ -52,7 +52,7 @@ def test_a_users_own_settings_do_not_reach_the_servers(tmp_path, monkeypatch):
 
     assert prefect["PREFECT_API_URL"] == "http://127.0.0.1:4200/api"
     assert "PREFECT_PROFILE" not in prefect
-    assert "MLFLOW_BACKEND_STORE_URI" not in mlflow
+    assert mlflow["MLFLOW_BACKEND_STORE_URI"].startswith("sqlite:///")
     assert mlflow["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
 
 
