@@ -29,12 +29,15 @@ from flows.commands.foreground import run_training
 from flows.studyfile import load_study_file
 from infra.hub import Hub
 from infra.orchestrator import timings
+from simulation.approving import approve_everywhere
 from simulation.demo_data import write_hospitals
 from simulation.demo_files import site_yaml, study_yaml
 from simulation.deployment import deployment
+from sites.settings import load_site
 from tasks.begin import new_run_name
 from tasks.commit import load_records
 from tasks.contracts import RoundRecord
+from tasks.propose import propose
 
 START = "ticket written → child's first line"
 HEAR = "receipt written → hub knows"
@@ -57,6 +60,7 @@ def measure(sites: int, rounds: int) -> dict[str, float]:
         with ExitStack() as stack:
             with Console(stderr=True).status("starting servers and agents") as status:
                 up = stack.enter_context(deployment(hub, files, status.update))
+                approve_everywhere([load_site(file) for file in files.values()], study, propose(up, study))
             run = new_run_name(study.name, time.time())
             run_training(up, study, run, live=False)
             return _figures(load_records(up, run))

@@ -30,6 +30,7 @@ COMMANDS: dict[str, Command] = {
         "flows.commands.site_policy", "what the store's owner does for a site's credentials"
     ),
     "study check": Command("flows.commands.study_check", "is a study file right?"),
+    "study publish": Command("flows.commands.study_publish", "propose a study, for its sites to approve"),
     "study run": Command("flows.commands.study_run", "run a study with its sites"),
     "study simulate": Command("simulation.command", "the same study on local files, in one process"),
     "study deploy": Command("flows.commands.study_deploy", "put a study on its schedule"),

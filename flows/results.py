@@ -11,9 +11,18 @@ from typing import Any
 
 from infra.hub import Hub
 from tasks import layout, participation
+from tasks.approval import approved_at
 from tasks.begin import load_manifest, load_study
 from tasks.commit import load_records
-from tasks.contracts import Paused, Registered, RoundRecord, RunEnd, RunManifest, SiteRound
+from tasks.contracts import (
+    Paused,
+    Registered,
+    RoundRecord,
+    RunEnd,
+    RunManifest,
+    SiteRound,
+    approval_sha256,
+)
 from tasks.lease import holder
 
 
@@ -30,9 +39,18 @@ def results(hub: Hub, run: str) -> dict[str, Any]:
         "run": run,
         "study": manifest.study,
         "state": run_state(hub, manifest, len(records)),
+        "waits_for_approval": waits_for_approval(hub, manifest),
         "rounds": rounds,
         "final": _final(records[-1], rounds[-1]) if rounds else None,
     }
+
+
+def waits_for_approval(hub: Hub, manifest: RunManifest) -> list[str]:
+    """Sites of a run that is open whose people have not approved what it asks."""
+    if hub.read(layout.ended_key(manifest.run), RunEnd) is not None:
+        return []
+    wanted = approval_sha256(manifest.study, manifest.study_sha256, manifest.recipe_sha256)
+    return [site for site in load_study(hub, manifest).sites if wanted not in approved_at(hub, site)]
 
 
 def run_state(hub: Hub, manifest: RunManifest, committed: int) -> str:

@@ -63,8 +63,11 @@ def run(args: argparse.Namespace) -> int:
     from flows.show import result_table
     from flows.studyfile import load_study_file
     from infra.hub import Hub
+    from simulation.approving import approve_everywhere
     from simulation.deployment import deployment
+    from sites.settings import load_site
     from tasks.begin import new_run_name
+    from tasks.propose import propose
 
     console = Console()
     began = time.monotonic()
@@ -76,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         with console.status("starting Prefect, MLflow and the sites' agents") as status:
             up = stack.enter_context(deployment(hub, files, status.update, keep=args.keep))
+            status.update("the sites' people approve the study")
+            approve_everywhere([load_site(file) for file in files.values()], study, propose(up, study))
         name = new_run_name(study.name, time.time())
         run_training(up, study, name, live=True)
         result = results(up, name)

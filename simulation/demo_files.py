@@ -41,4 +41,6 @@ sources:
   breast: {{url: "csv:records.csv"}}
 limits: {{epsilon: 10.0, delta: 1.0e-3, min_records: 20}}
 disclosure: {{records: true}}   # the hub may know the number of records in a band, such as 50-199
+policy:
+  operations: [train, evaluate]   # what the hub may ask; each study must be approved as well
 """

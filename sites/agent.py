@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from infra.errors import InfraError, SealError, StoreError
 from infra.store.base import Store
+from sites.approvals import Approvals
 from sites.auditevents import HubPinned, TicketIgnored
 from sites.cancelled import Cancelled
 from sites.deliver import Delivery
@@ -73,13 +74,16 @@ class Agent:
         self.mailbox = Mailbox(store, self.key.name)
         self.cancelled = Cancelled(site.state, self.mailbox)
         Ledger(site.state, site=self.key.name, read_only=True).close()  # a broken chain is said at the start
+        self.approvals = Approvals(site.state, self.key)
+        self.approvals.entries()  # and votes that were tampered with
         self.audit = begin_audit(site, self.key, now)
         self.outbox = Outbox(site.state / "outbox")
         self.outbox.forget_old()
         self.gate = Gate(site, self.outbox)
         egress = Egress(site.state, self.key, now)
         self.delivery = Delivery(store, self.key, self.audit, lambda: self.gate.closed, egress)
-        self._introduced = self._busy = self._said_paused = False
+        self._introduced = self._busy = False
+        self._said: tuple[bool, tuple[str, ...]] = (False, ())
         self._list_at = self._presence_at = 0.0
         self._unsent = self.outbox.undelivered()
         for answer in self._unsent:  # also what waits for a person has been made, and counts
@@ -110,13 +114,18 @@ class Agent:
         return worked
 
     def show_presence(self, always: bool = False) -> None:
-        """A sign of life, now and then, and at once when the kill switch is thrown or taken back."""
-        paused = self.gate.closed
-        if always or paused != self._said_paused or self.now() >= self._presence_at:
-            self._presence_at, self._said_paused = self.now() + PRESENCE_EVERY_S, paused
+        """A sign of life, now and then, and at once when the kill switch or an approval has changed."""
+        said = paused, approved = self.gate.closed, self.gate.approved(self.approvals)
+        if always or said != self._said or self.now() >= self._presence_at:
+            self._presence_at, self._said = self.now() + PRESENCE_EVERY_S, said
             self.delivery.presence(
                 Presence(
-                    site=self.key.name, at=self.now(), version=own_version(), busy=self._busy, paused=paused
+                    site=self.key.name,
+                    at=self.now(),
+                    version=own_version(),
+                    busy=self._busy,
+                    paused=paused,
+                    approved=approved,
                 )
             )
 
@@ -236,6 +245,7 @@ class Agent:
                     lambda beat: self._watch(ticket, progress, beat),
                     self.now,
                     self.audit,
+                    self.approvals,
                 ),
             )
         except (RefusedError, StoreError):
@@ -250,6 +260,7 @@ class Agent:
         if self.stopped():
             raise Stopped
         self.gate.check()
+        self.gate.check_approved(ticket, self.approvals)
         if beat is not None:
             progress.beat(beat)
         if self.now() > 2 * ticket.expires_at - ticket.issued_at:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, TypeAdapter
 
+from sites.policyterms import Person
 from tasks.contracts import Code, Message, Name, Operation, PublicKey, Sha256, Ticket
 
 Version = Annotated[str, StringConstraints(max_length=40)]
@@ -121,6 +122,27 @@ class BudgetCharged(_Budget):
     event: Literal["budget_charged"] = "budget_charged"
 
 
+class _Decided(Message):
+    study: Name
+    study_sha256: Sha256
+    recipe_sha256: Sha256
+    approval_sha256: Sha256
+    person: Person  # as said by whoever ran the command
+    account: str = Field(max_length=64)  # as known to the operating system
+
+
+class StudyApproved(_Decided):
+    """Somebody approves a version of a study; with policy.approval.required, one of several voices."""
+
+    event: Literal["study_approved"] = "study_approved"
+
+
+class StudyRejected(_Decided):
+    """Nothing of the study runs from here on. The reason is in the file of votes."""
+
+    event: Literal["study_rejected"] = "study_rejected"
+
+
 class BytesOut(Message):
     """Written before the bytes leave; a repeat after a failure is another line."""
 
@@ -144,6 +166,8 @@ Event = (
     | DataRead
     | BudgetReserved
     | BudgetCharged
+    | StudyApproved
+    | StudyRejected
     | BytesOut
 )
 

@@ -40,14 +40,14 @@ class Head(Message):
     """Which chain, how many entries it has, and the hash of the last one."""
 
     kind: Literal["head"] = "head"
-    chain: Literal["ledger", "audit"]
+    chain: Literal["ledger", "audit", "approvals"]
     site: str = Field(max_length=63)
     id: str = Field(pattern=r"^[0-9a-f]{32}$")
     entries: int = Field(ge=0)
     hash: Sha256
 
     @classmethod
-    def begin(cls, chain: Literal["ledger", "audit"], site: str, id_: str | None = None) -> Head:
+    def begin(cls, chain: Literal["ledger", "audit", "approvals"], site: str, id_: str | None = None) -> Head:
         """The head of a chain without entries."""
         name = id_ or secrets.token_hex(16)
         return cls(chain=chain, site=site, id=name, entries=0, hash=genesis(chain, site, name))

@@ -22,6 +22,12 @@ class Command(NamedTuple):
 COMMANDS: dict[str, Command] = {
     "start": Command("sites.commands.start", "answer the hub's tickets, under this site's own rules"),
     "doctor": Command("sites.commands.doctor", "is everything ready? one row per check, each with its cure"),
+    "review": Command(
+        "sites.commands.review", "what would run: terms, code, and what is new since the last approval"
+    ),
+    "approve": Command("sites.commands.approve", "let a study run here, at exactly this hash"),
+    "reject": Command("sites.commands.reject", "let nothing of a study run here"),
+    "approvals": Command("sites.commands.approvals", "what is approved, by whom, at which hash; what waits"),
     "budget": Command("sites.commands.budget", "privacy spent and left, by data set and study"),
     "ledger": Command("sites.commands.ledger", "verify or export the ledger and every epsilon in it"),
     "audit": Command("sites.commands.audit", "show, verify, export or report what was asked, done and sent"),
@@ -44,6 +50,7 @@ COMMANDS: dict[str, Command] = {
 EPILOG = """examples:
   fedrounds-site doctor --config site.yaml      before the first start, and whenever something is odd
   fedrounds-site start --config site.yaml
+  fedrounds-site review STUDY --config site.yaml       then: approve, or reject
   fedrounds-site budget --config site.yaml
   fedrounds-site policy test study.yaml --config site.yaml
   fedrounds-site pause --config site.yaml --reason "why"

@@ -8,16 +8,17 @@ known only when a round is planned, and are decided then, by the same rules.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
 from typing import NamedTuple
 
+from sites.deliver import HEADER_SLACK
+from sites.installed import check_recipe
 from sites.job import Cost, Survey
 from sites.outbox import Answer
 from sites.policyterms import Policy
 from sites.settings import SiteSettings, Source
+from sites.votes import Vote
 from tasks.contracts import Code, Operation, Ticket
-from tasks.errors import RefusedError, StudyError
-from tasks.recipes import recipe_sha256
+from tasks.errors import RefusedError
 from tasks.study import Study
 
 
@@ -27,6 +28,7 @@ class Facts(NamedTuple):
     now: float  # seconds since 1970
     rounds_today: int = 0  # other rounds that this site has trained since midnight
     cost: Cost | None = None  # None: not known yet
+    missing_approval: str = ""  # what the site's people still have to do; empty where they have
 
 
 class Decision(NamedTuple):
@@ -77,6 +79,10 @@ def _denials(settings: SiteSettings, operation: Operation, study: Study, facts: 
     if study.privacy.mode == "none" and study.name not in settings.privacy_none:
         text = f"study {study.name!r} asks for updates without protection and is not named under privacy_none"
         yield _no(Code.PRIVACY_REFUSED, ("privacy_none",), text)
+    if policy.studies is not None and study.name not in policy.studies:
+        yield _no(
+            Code.POLICY_REFUSED, ("policy", "studies"), f"study {study.name!r} is not among the allowed"
+        )
     if operation not in policy.operations:
         allowed = ", ".join(policy.operations) or "nothing"
         yield _no(
@@ -90,6 +96,8 @@ def _denials(settings: SiteSettings, operation: Operation, study: Study, facts: 
     if operation == Operation.TRAIN and most is not None and facts.rounds_today >= most:
         text = f"{facts.rounds_today} rounds were trained today, {most} are allowed"
         yield _no(Code.POLICY_REFUSED, ("policy", "rounds_per_day"), text)
+    if facts.missing_approval:
+        yield _no(Code.NOT_APPROVED, ("policy", "approval"), facts.missing_approval)
 
 
 def _no(code: Code, line_key: tuple[str, ...], text: str) -> Decision:
@@ -100,27 +108,14 @@ def approve(study: Study, ticket: Ticket, settings: SiteSettings, facts: Facts) 
     """The source that this site has set aside for the study.
 
     Raises:
-        RefusedError: unknown_study, privacy_refused, policy_refused, outside_hours or unknown_recipe.
+        RefusedError: unknown_study, privacy_refused, policy_refused, outside_hours, unknown_recipe or not_approved.
     """
-    obey(decide(settings, ticket.operation, study, facts))
-    source = settings.sources[study.name]
-    try:
-        installed = _installed(study.recipe)
-    except StudyError as exc:
-        raise RefusedError(Code.UNKNOWN_RECIPE, str(exc)) from exc
-    if installed != ticket.recipe_sha256:
-        raise RefusedError(
-            Code.UNKNOWN_RECIPE,
-            f"{study.recipe} is {installed[:12]} here, the hub has {ticket.recipe_sha256[:12]}: "
-            f"install the same version on both sides",
-        )
-    return source
-
-
-@cache
-def _installed(recipe: str) -> str:
-    """Once per process: the template holds the code as it was when the agent started, too."""
-    return recipe_sha256(recipe)
+    decision = decide(settings, ticket.operation, study, facts)
+    if decision.code != Code.NOT_APPROVED:
+        obey(decision)
+    check_recipe(study.recipe, ticket.recipe_sha256)  # what no approval cures is said first
+    obey(decision)
+    return settings.sources[study.name]
 
 
 def check_order(ticket: Ticket, last_round: int) -> None:
@@ -152,6 +147,20 @@ def check_evaluation(ticket: Ticket, trained: Sequence[Answer], evaluated: Seque
     if any(answer.ticket.parameters_sha256 != ticket.parameters_sha256 for answer in evaluated):
         raise RefusedError(
             Code.BAD_TICKET, f"a second model to score in round {ticket.round} of {ticket.run}"
+        )
+
+
+def check_bound(parameters_bytes: int, vote: Vote) -> None:
+    """The model is as big as it was when it was approved: an update is as big as the model.
+
+    Raises:
+        RefusedError: bad_ticket.
+    """
+    most = vote.parameters_bytes
+    if most is not None and parameters_bytes > most + HEADER_SLACK:
+        raise RefusedError(
+            Code.BAD_TICKET,
+            f"the parameters have {parameters_bytes} bytes; a model of {most} bytes was approved",
         )
 
 

@@ -11,11 +11,12 @@ from datetime import datetime, timedelta
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from tasks.contracts import Operation
+from tasks.contracts import Name, Operation
 
 Time = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+Person = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
@@ -72,9 +73,28 @@ class Caps(_Terms):
     disk_mb: int | None = Field(default=None, ge=1)  # of the job's own folder
 
 
+class Approval(_Terms):
+    """Who must have approved a study before anything of it runs. That somebody has is always needed."""
+
+    required: int = Field(default=1, ge=1, le=10)  # how many different people
+    people: tuple[Person, ...] = ()  # who may; empty: whoever may run the command
+
+    @model_validator(mode="after")
+    def _possible(self) -> Approval:
+        if len(set(self.people)) != len(self.people):
+            raise ValueError("people has a name twice; two people have two names")
+        if self.required > 1 and len(self.people) < self.required:
+            raise ValueError(
+                f"{self.required} people must approve and {len(self.people)} are named; name them under people"
+            )
+        return self
+
+
 class Policy(_Terms):
     """What a hub may ask of this site."""
 
+    studies: tuple[Name, ...] | None = None  # none but these, whatever sources says
+    approval: Approval = Approval()
     operations: tuple[Operation, ...] = (Operation.TRAIN, Operation.EVALUATE)
     hours: Hours | None = None
     epsilon_per_round: float | None = Field(default=None, gt=0)  # these three at limits.delta, per data set

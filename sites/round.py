@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import NamedTuple
 
+from sites.approvals import Approvals
 from sites.audit import Audit
 from sites.deliver import HEADER_SLACK
 from sites.egress import examine
@@ -22,12 +23,13 @@ from sites.ledger import Ledger
 from sites.mailbox import Mailbox
 from sites.notes import note_charged, note_read, note_reserved
 from sites.outbox import Answer, Outbox
-from sites.policy import Facts, approve, check_evaluation, check_order, check_records
+from sites.policy import Facts, approve, check_bound, check_evaluation, check_order, check_records
 from sites.policyterms import Hours
 from sites.settings import Site, Source
 from sites.spending import charge, dataset_of, plan_round, reserve
 from sites.surveys import surveyed
 from sites.verify import open_study
+from sites.votes import Standing, missing_for
 from sites.workplace import Workplace
 from tasks import layout
 from tasks.bands import band, public_units
@@ -47,6 +49,7 @@ class Desk(NamedTuple):
     watch: Watch
     now: Callable[[], float]
     audit: Audit
+    approvals: Approvals
 
 
 class Done(NamedTuple):
@@ -78,7 +81,8 @@ def play(ticket: Ticket, desk: Desk) -> Done:
         StoreError: the store is away; nothing was reserved, the ticket may be played again.
     """
     study = open_study(desk.mailbox.study(ticket), ticket, desk.hub)
-    source = approve(study, ticket, desk.site.settings, _facts(ticket, desk))
+    standing = desk.approvals.for_ticket(desk.site.settings.policy.approval)
+    source = approve(study, ticket, desk.site.settings, _facts(ticket, desk, standing))
     check_order(ticket, desk.outbox.last_round(ticket.run))
     if ticket.operation == Operation.EVALUATE:
         trained = desk.outbox.answered(ticket.run, ticket.round, Operation.TRAIN)
@@ -87,6 +91,7 @@ def play(ticket: Ticket, desk: Desk) -> Done:
     if again is not None:
         return again
     given = _parameters(ticket, desk)
+    check_bound(len(given), standing.in_force[study.name])
 
     with _workplace(ticket, desk) as workplace:
         survey = surveyed(ticket, study, source, desk.site, workplace, desk.audit)
@@ -134,13 +139,14 @@ def _parameters(ticket: Ticket, desk: Desk) -> bytes:
     return desk.mailbox.parameters(ticket, desk.site.settings.resources.parameters_mb * 2**20)
 
 
-def _facts(ticket: Ticket, desk: Desk) -> Facts:
+def _facts(ticket: Ticket, desk: Desk, standing: Standing) -> Facts:
     policy, now = desk.site.settings.policy, desk.now()
+    missing = missing_for(ticket, standing, policy.approval)
     if policy.rounds_per_day is None:
-        return Facts(now)
+        return Facts(now, missing_approval=missing)
     midnight = (policy.hours or Hours()).day_began(now)
     trained = desk.outbox.trained_since(midnight) - {(ticket.run, ticket.round)}
-    return Facts(now, len(trained))
+    return Facts(now, len(trained), missing_approval=missing)
 
 
 def _workplace(ticket: Ticket, desk: Desk) -> Workplace:

@@ -14,6 +14,7 @@ from infra.orchestrator import step
 from tasks import layout, parameters
 from tasks.contracts import RunManifest
 from tasks.errors import ContractError, StudyError
+from tasks.propose import propose
 from tasks.recipes import load_recipe, recipe_sha256
 from tasks.study import Study
 
@@ -47,7 +48,7 @@ def begin(hub: Hub, study: Study, run: str) -> RunManifest:
         initial_parameters_sha256=parameters.sha256(raw),
         parameters_bytes=len(raw),
     )
-    hub.write_once(layout.study_key(study.name, study.sha256), study)
+    propose(hub, study)
     hub.store.put_if_absent(layout.parameters_key(run, 0, manifest.initial_parameters_sha256), raw)
     hub.write_once(layout.run_key(run), manifest)
     return load_manifest(hub, run)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from infra.hub import Hub
 from infra.orchestrator import Outcome, emit, gather, timed
 from tasks import layout, parameters
+from tasks.approval import who_waits
 from tasks.contracts import Code, Paused, RunManifest, SiteRound, Ticket
 from tasks.errors import ContractError, QuorumError
 from tasks.follow import Again, Answer, Follower, never
@@ -52,7 +53,9 @@ def collect(hub: Hub, plan: RoundPlan, tickets: dict[str, Ticket], again: Again 
     waiting = Waiting(plan.study.quorum, plan.enough, plan.study.grace)
     if plan.study.asynchronous:
         tickets = tickets | plan.carried
-    followers = {site: Follower(hub, tickets[site], again, waiting) for site in sorted(tickets)}
+    followers = {
+        site: Follower(hub, tickets[site], again, waiting, for_people=True) for site in sorted(tickets)
+    }
 
     def one(site: str) -> Outcome[Answer] | None:
         answer = followers[site].look()
@@ -100,7 +103,9 @@ def _check_quorum(hub: Hub, plan: RoundPlan, answers: dict[str, Answer]) -> None
         at=hub.now(),
     )
     hub.write(layout.paused_key(paused.run), paused)
-    why = ", ".join(f"{site}: {code}" for site, code in paused.missing.items())
+    reasons = {site: str(code) for site, code in paused.missing.items()}
+    reasons |= {a.site: _reason(a) for a in answers.values() if a.code}
+    why = ", ".join(f"{site}: {reason}" for site, reason in sorted(reasons.items()))
     raise QuorumError(
         f"round {plan.round}: {delivered} of {len(plan.study.sites)} sites delivered, the quorum is "
         f"{plan.study.quorum} ({why}). Nothing was combined. When the sites are back: "
@@ -195,4 +200,11 @@ def _outcome(plan: RoundPlan, answer: Answer) -> Outcome[Answer]:
         return Outcome(answer, ok=True, state="Working", message="works on for a later round")
     emit("fedrounds.site.refused", site=answer.site, payload={**about, "code": str(answer.code)})
     state = "Refused" if answer.receipt is not None and answer.receipt.refusal else "Missing"
-    return Outcome(answer, ok=False, state=state, message=str(answer.code))
+    return Outcome(answer, ok=False, state=state, message=_reason(answer))
+
+
+def _reason(answer: Answer) -> str:
+    """The code, and where people must act, who and where."""
+    return (
+        f"{answer.code}: {who_waits(answer.ticket)}" if answer.code == Code.NOT_APPROVED else str(answer.code)
+    )

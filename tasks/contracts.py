@@ -56,6 +56,7 @@ class Code(StrEnum):
     OUTSIDE_HOURS = "outside_hours"  # the site's policy answers at other hours
     CANCELLED = "cancelled"  # the hub has taken the run back
     POLICY_REFUSED = "policy_refused"  # another rule of the site's policy
+    NOT_APPROVED = "not_approved"  # the site's people have not approved this study at this hash
     # found by the hub
     PAUSED_BY_HUB = "paused_by_hub"  # the operator paused the site's work pool
     COOLING_DOWN = "cooling_down"  # failed in several rounds in a row; asked again after a pause
@@ -127,6 +128,32 @@ class Presence(Message):
     version: str = Field(max_length=40)
     busy: bool = False
     paused: bool = False  # the site's kill switch is thrown
+    approved: tuple[Sha256, ...] = Field(default=(), max_length=200)  # approval_sha256 of what may run there
+
+
+def approval_sha256(
+    study: str, study_sha256: str, recipe_sha256: str, operations: tuple[Operation, ...] = tuple(Operation)
+) -> str:
+    """What an approval is of: one digest over terms, code (fedrounds' version is in it) and operations."""
+    words = ("approval", study, study_sha256, recipe_sha256, *sorted(operations))
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()
+
+
+class Proposal(Message):
+    """What sites are asked to approve before any ticket comes; overwritten by the next version of the study."""
+
+    kind: Literal["proposal"] = "proposal"
+    study: Name
+    study_sha256: Sha256
+    recipe_sha256: Sha256
+    operations: tuple[Operation, ...] = Field(min_length=1, max_length=20)
+    version: str = Field(max_length=40)  # of the hub's fedrounds
+    parameters_bytes: int = Field(ge=1, le=2**40)  # of the model, in every round; bounds each update
+    proposed_at: float
+
+    @property
+    def approval_sha256(self) -> str:
+        return approval_sha256(self.study, self.study_sha256, self.recipe_sha256, self.operations)
 
 
 class RunManifest(Message):

@@ -2,8 +2,9 @@
 
 A ticket that is already there is used again, so that a hub which starts anew
 asks nobody twice. A site is asked once more only where its ticket expired
-without an answer, where it had refused and the run was resumed, or where its
-job failed and the round still has time.
+without an answer, where it had refused and the run was resumed, where its job
+failed, or where its people have approved the study since; the last two only
+while the round has time.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tasks.sealed import open_from_site
 from tasks.tickets import last_ticket, read_ticket
 
 ATTEMPTS = 3  # of one site in one round; each costs the site a debit of its own
-WORTH_A_RETRY = frozenset({Code.TRAINING_FAILED})  # any other refusal would come again
+WORTH_A_RETRY = frozenset({Code.TRAINING_FAILED, Code.NOT_APPROVED})  # any other refusal would come again
 
 
 @step(name="dispatch")
@@ -40,16 +41,38 @@ def dispatch(
 
 
 def ask_again(hub: Hub, plan: RoundPlan, refused: Ticket, code: Code) -> Ticket | None:
-    """A new attempt of a ticket whose job failed, due when the first was; None where it is not worth one.
+    """A new attempt of a refused ticket, due when the first was; None where it is not worth one.
+
+    It is where a job failed, a few times; and where people had to approve first, which the caller knows.
 
     Raises:
         LeaseError: another hub has taken the study.
     """
-    if code not in WORTH_A_RETRY or refused.attempt >= ATTEMPTS or hub.now() >= refused.expires_at:
+    if code not in WORTH_A_RETRY or hub.now() >= refused.expires_at:
+        return None
+    if code != Code.NOT_APPROVED and _failures(hub, refused) >= ATTEMPTS:
         return None
     ticket = _write(hub, plan, _anew(hub, refused))
     ring(hub, refused.site)
     return ticket
+
+
+def _failures(hub: Hub, last: Ticket) -> int:
+    """How many attempts at a ticket's work were made, the last included: all but those without approval."""
+    attempts = range(1, last.attempt + 1)
+    return sum(not _unapproved(hub, last.model_copy(update={"attempt": number})) for number in attempts)
+
+
+def _unapproved(hub: Hub, ticket: Ticket) -> bool:
+    """True where the site has signed that this attempt was not approved; a receipt that is lost says nothing."""
+    raw = hub.store.get(layout.answer_key(ticket, "receipt.json"))
+    receipt = open_from_site(raw, Receipt, ticket.site, site_key(hub, ticket.site)) if raw else None
+    return (
+        receipt is not None
+        and (receipt.run, receipt.round, receipt.attempt) == (ticket.run, ticket.round, ticket.attempt)
+        and receipt.operation == ticket.operation
+        and receipt.refusal == Code.NOT_APPROVED
+    )
 
 
 def ring(hub: Hub, site: str) -> None:

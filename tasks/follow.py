@@ -13,6 +13,7 @@ from typing import NamedTuple
 from infra.hub import Hub
 from infra.orchestrator import heartbeat, show
 from tasks import layout
+from tasks.approval import is_approved, who_waits
 from tasks.contracts import Code, Operation, Presence, Progress, Reached, Receipt, Ticket
 from tasks.going import check_going, keep_going
 from tasks.lease import keep
@@ -37,6 +38,10 @@ class Answer(NamedTuple):
         return self.code is None
 
 
+LOOK_S = 1.0  # between two looks at a site's sign of life
+GAP_S = 5.0  # between two tickets for the same work: a site that says yes and no at once is not flooded
+MOST_ASKED = 40  # tickets of one site in one round
+
 Again = Callable[[Ticket, Code], Ticket | None]
 """Ask once more after a refusal; None where the refusal is final. It is dispatch.py's ask_again."""
 
@@ -46,10 +51,16 @@ def never(_ticket: Ticket, _code: Code) -> None:
 
 
 class Follower:
-    """Follows a ticket to its end, and the next attempts that a refusal leads to."""
+    """Follows a ticket to its end, and the next attempts that a refusal leads to.
 
-    def __init__(self, hub: Hub, ticket: Ticket, again: Again, waiting: Waiting):
+    Args:
+        for_people: where a site's people must approve first, wait for them while the round lacks its quorum.
+    """
+
+    def __init__(self, hub: Hub, ticket: Ticket, again: Again, waiting: Waiting, for_people: bool = False):
         self._hub, self._ticket, self._again, self._waiting = hub, ticket, again, waiting
+        self._for_people, self._look_at = for_people, 0.0
+        self._unapproved: Answer | None = None
         self._seen: str | None = None
         self._reached: Reached | None = None
         self._new = True
@@ -61,6 +72,8 @@ class Follower:
             LeaseError: another hub has taken the study.
             RunCancelledError: somebody has cancelled the run.
         """
+        if self._unapproved is not None:
+            return self._wait_for_people(self._unapproved)
         if self._new:
             show("Waiting", "the ticket is in the site's mailbox")
             self._new = False
@@ -77,9 +90,33 @@ class Follower:
         keep_going(hub, ticket.run)
         return None
 
+    def _wait_for_people(self, refused: Answer) -> Answer | None:
+        """Ask again as soon as the site shows the approval; its refusal, where nobody waits for it any more."""
+        hub, ticket, now = self._hub, refused.ticket, self._hub.now()
+        if now >= ticket.expires_at or self._waiting.quorate or self._waiting.over(now):
+            return refused
+        keep(hub, ticket.study)
+        keep_going(hub, ticket.run)
+        if now < self._look_at:
+            return None
+        self._look_at = now + LOOK_S
+        if now < ticket.issued_at + GAP_S or not is_approved(hub, ticket):
+            return None
+        self._unapproved = None
+        return self._ask_again(refused)
+
     def _unless_again(self, answer: Answer) -> Answer | None:
         if answer.code == Code.CANCELLED:  # is it? a site alone cannot say so
             check_going(self._hub, answer.ticket.run)
+        if answer.code == Code.NOT_APPROVED and answer.receipt is not None:
+            if not self._for_people or answer.ticket.attempt >= MOST_ASKED:
+                return answer
+            show("Waiting for approval", who_waits(answer.ticket))
+            self._unapproved = answer
+            return None
+        return self._ask_again(answer)
+
+    def _ask_again(self, answer: Answer) -> Answer | None:
         refused = answer.receipt is not None and answer.receipt.refusal is not None
         another = self._again(answer.ticket, answer.code) if refused and answer.code is not None else None
         if another is None:

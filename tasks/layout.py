@@ -17,6 +17,15 @@ def study_key(study: str, sha256: str) -> str:
     return f"shared/studies/{study}/{sha256}.json"
 
 
+def studies_prefix() -> str:
+    return "shared/studies/"
+
+
+def proposal_key(study: str) -> str:
+    """The newest version of a study that the hub asks its sites to approve."""
+    return f"{studies_prefix()}{study}/proposed.json"
+
+
 def run_key(run: str) -> str:
     return f"shared/runs/{run}/run.json"
 

@@ -18,7 +18,14 @@ from tasks.study import Study
 
 # What is no failing of the site: it was not asked, was slow (and not silent), or is closed on purpose.
 NO_FAULT = frozenset(
-    {Code.PAUSED_BY_HUB, Code.PAUSED_BY_SITE, Code.OUTSIDE_HOURS, Code.COOLING_DOWN, Code.TOO_LATE}
+    {
+        Code.PAUSED_BY_HUB,
+        Code.PAUSED_BY_SITE,
+        Code.OUTSIDE_HOURS,
+        Code.COOLING_DOWN,
+        Code.TOO_LATE,
+        Code.NOT_APPROVED,
+    }
 )
 
 

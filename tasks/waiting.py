@@ -28,6 +28,12 @@ class Waiting:
             elif self._grace is not None and len(self._times) == self._quorum:
                 self._until = at + self._grace * median(self._times)
 
+    @property
+    def quorate(self) -> bool:
+        """True where enough sites have delivered for the round to count."""
+        with self._lock:
+            return len(self._times) >= self._quorum
+
     def over(self, now: float) -> bool:
         """True where nobody is waited for any more."""
         with self._lock:

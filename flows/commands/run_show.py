@@ -37,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     records = load_records(hub, args.run_name)
     console.print(rounds_table(f"run {args.run_name}: {result['state']}", study.sites, records))
+    for site in result["waits_for_approval"]:
+        console.print(f"{site} waits for its people's approval; there: fedrounds-site review {study.name}")
     if result["final"]:
         console.print(result_table(result))
         console.print(participation_table(records[-1]))

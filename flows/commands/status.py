@@ -53,11 +53,12 @@ def site_facts(hub: Hub) -> list[dict[str, Any]]:
         StoreError: the store cannot be read.
     """
     from tasks import layout
+    from tasks.approval import unapproved
     from tasks.contracts import Presence
     from tasks.pins import site_key
     from tasks.sealed import open_from_site
 
-    found = []
+    found, waits = [], unapproved(hub)
     named = {key.split("/")[1] for key in hub.store.list(layout.sites_prefix())}
     for site in sorted(name for name in named if hub.store.get(layout.card_key(name)) is not None):
         key, raw = site_key(hub, site), hub.store.get(layout.presence_key(site))
@@ -70,6 +71,10 @@ def site_facts(hub: Hub) -> list[dict[str, Any]]:
                 "busy": presence.busy if presence else None,
                 "paused": presence.paused if presence else None,
                 "version": presence.version if presence else None,
+                "waits_for_approval": [
+                    {"study": proposal.study, "approval_sha256": proposal.approval_sha256}
+                    for proposal in waits.get(site, [])
+                ],
             }
         )
     return found
@@ -84,7 +89,14 @@ def _print(facts: dict[str, Any], trouble: str | None) -> None:
         state = "answers" if server["healthy"] else "hangs" if server["pid"] else "stopped"
         since = "–" if server["seconds"] is None else _span(server["seconds"])
         servers.add_row(server["name"], state, server["url"] or "–", str(server["pid"] or "–"), since)
-    sites = Table("site", "last contact", "busy", "version", title=f"sites in {facts['store']}")
+    sites = Table(
+        "site",
+        "last contact",
+        "busy",
+        "version",
+        "waits for approval of",
+        title=f"sites in {facts['store']}",
+    )
     for site in facts["sites"]:
         heard = site["last_contact"]
         when = "card not accepted" if not site["known"] else "never" if heard is None else _ago(heard)
@@ -93,6 +105,7 @@ def _print(facts: dict[str, Any], trouble: str | None) -> None:
             when,
             "paused" if site["paused"] else "yes" if site["busy"] else "no",
             site["version"] or "–",
+            ", ".join(f"{w['study']} {w['approval_sha256'][:12]}" for w in site["waits_for_approval"]) or "–",
         )
     console = Console()
     console.print(servers, sites if facts["sites"] else f"no site has shown itself yet in {facts['store']}")

@@ -28,11 +28,13 @@ def run(args: argparse.Namespace) -> int:
     from infra.errors import ServiceError
     from infra.hub import Hub
     from infra.orchestrator import deploy, use
+    from tasks.propose import propose
 
     study = load_study_file(args.file)
     hub = Hub.load(args.dir)
     if hub.prefect_url is None:
         raise ServiceError(f"the hub in {args.dir} has no Prefect server: `fedrounds up --dir {args.dir}`")
+    propose(hub, study)
     use(hub)
     schedule = study.schedule
     name = deploy(

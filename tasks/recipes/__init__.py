@@ -15,12 +15,19 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from tasks.errors import StudyError
-from tasks.recipes.closure import check_defined, recipe_sha256
+from tasks.recipes.closure import check_defined, recipe_files, recipe_sha256, recipe_sources, sources_sha256
 
 if TYPE_CHECKING:
     from tasks.recipes.base import Recipe
 
-__all__ = ["load_recipe", "recipe_sha256", "settings_model"]
+__all__ = [
+    "load_recipe",
+    "recipe_files",
+    "recipe_sha256",
+    "recipe_sources",
+    "settings_model",
+    "sources_sha256",
+]
 
 
 def load_recipe(path: str, settings: Mapping[str, Any]) -> Recipe:

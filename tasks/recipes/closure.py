@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
@@ -30,10 +30,27 @@ def recipe_sha256(path: str) -> str:
     Raises:
         StudyError: the package is not installed, or has no such module or class.
     """
-    module = check_defined(path)
-    digest = hashlib.sha256(f"fedrounds {_own_version()}\0".encode())
-    for name, file in sorted(_closure(module).items()):
-        source = file.read_bytes()
+    return sources_sha256(_own_version(), recipe_sources(path))
+
+
+def recipe_sources(path: str) -> dict[str, bytes]:
+    """The files that `recipe_sha256` is over, by module, in order of the names.
+
+    Raises:
+        StudyError: as recipe_sha256.
+    """
+    return {name: file.read_bytes() for name, file in recipe_files(path).items()}
+
+
+def recipe_files(path: str) -> dict[str, Path]:
+    """Where these files lie. Raises StudyError, as recipe_sha256."""
+    return dict(sorted(_closure(check_defined(path)).items()))
+
+
+def sources_sha256(own_version: str, sources: Mapping[str, bytes]) -> str:
+    """The sha256 of a recipe that has these modules, under a version of fedrounds."""
+    digest = hashlib.sha256(f"fedrounds {own_version}\0".encode())
+    for name, source in sorted(sources.items()):
         digest.update(f"{name}\0{len(source)}\0".encode() + source)
     return digest.hexdigest()
 

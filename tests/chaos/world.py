@@ -18,8 +18,11 @@ from pathlib import Path
 import psutil
 
 from infra.hub import Hub
+from simulation.approving import approve_everywhere
+from sites.settings import load_site
 from tasks import layout
 from tasks.card import publish_card
+from tasks.propose import propose
 from tasks.study import Study
 from tests.chaos.points import Point, arm
 from tests.federation import SITES, a_study, write_site
@@ -54,6 +57,8 @@ class World:
             write_site(self.folder / "files", site, extra="testing: {seeded_noise: true}\n", epsilon=10_000.0)
             self.start_agent(site)
         (self.folder / "study.json").write_bytes(self.study.to_bytes())
+        files = [load_site(self.folder / "files" / f"{site}.yaml") for site in SITES]
+        approve_everywhere(files, self.study, propose(self.hub, self.study))
         until = time.monotonic() + RUN_LIMIT_S
         while any(self.hub.store.get(layout.card_key(site)) is None for site in SITES):
             if time.monotonic() > until:

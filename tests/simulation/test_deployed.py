@@ -11,8 +11,11 @@ import pytest
 from flows.results import results
 from flows.training import training
 from infra.hub import Hub
+from simulation.approving import approve_everywhere
 from simulation.deployment import start_agent, stop, wait_for_agents
+from sites.settings import load_site
 from tasks.card import publish_card
+from tasks.propose import propose
 from tests.federation import SITES, a_federation, a_study, write_site
 
 
@@ -49,6 +52,8 @@ def test_simulation_and_deployment_give_the_same_parameters(tmp_path, deployed):
     """Promise: the same study file, the same code, the same result bit for bit; Poisson batches included."""
     study = a_study(rounds=3, local={"epochs": 1, "batch_size": 16, "optimizer": "sgd", "learning_rate": 0.5})
     federation = a_federation(tmp_path / "simulated")
+    files = [load_site(tmp_path / "files" / f"{site}.yaml") for site in SITES]
+    approve_everywhere(files, study, propose(deployed, study))
 
     simulated = results(federation.hub, federation.run(study))
     real = results(deployed, training(hub=deployed, study=study))

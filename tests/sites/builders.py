@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import secrets
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,15 @@ from infra.signing import SigningKey, unseal
 from infra.store import open_store
 from infra.store.base import Store
 from sites.agent import Agent
+from sites.approvals import Approvals
+from sites.identity import own_key
 from sites.job import InlineRunner, Runner
+from sites.proposals import of_study
 from sites.settings import load_site
+from sites.voting import approve
 from tasks import layout, parameters
-from tasks.contracts import Card, Operation, Progress, Receipt, Ticket
+from tasks.contracts import Card, Operation, Progress, Proposal, Receipt, Ticket
+from tasks.errors import StudyError
 from tasks.parameters import Parameters
 from tasks.recipes import load_recipe, recipe_sha256
 from tasks.study import Study
@@ -86,13 +92,34 @@ class ToyHub:
     def __init__(self, folder: Path, store: Store | None = None):
         self.key = SigningKey.create("hub")
         self.store: Store = store or open_store((folder / "store").as_uri())
+        self.config = folder / "north.yaml"
+        self.to_approve: list[Study] = []  # as soon as the site has its file
         card = Card(name="hub", role="hub", public_key=self.key.public_hex, version="0")
         self.store.put(layout.HUB_CARD, self.key.seal(card))
 
-    def publish(self, study: Study) -> Parameters:
-        """Put the study up; returns its initial parameters."""
+    def publish(self, study: Study, approved: bool = True) -> Parameters:
+        """Put the study up, and have the site's people approve it; returns its initial parameters."""
         self.store.put(layout.study_key(study.name, study.sha256), self.key.seal(study))
+        if approved:
+            self.to_approve.append(study)
+            self._approve()
         return load_recipe(study.recipe, study.recipe_settings).initial_parameters(study.seed)
+
+    def propose(self, study: Study, **changes: Any) -> Proposal:
+        """Put the study up for the site's people to look at, and nothing more."""
+        initial = self.publish(study, approved=False)
+        fields: dict[str, Any] = {
+            "study": study.name,
+            "study_sha256": study.sha256,
+            "recipe_sha256": recipe_sha256(study.recipe),
+            "operations": tuple(Operation),
+            "version": "0",
+            "parameters_bytes": len(parameters.to_bytes(initial)),
+            "proposed_at": time.time(),
+        }
+        proposal = Proposal.model_validate(fields | changes)
+        self.store.put(layout.proposal_key(study.name), self.key.seal(proposal))
+        return proposal
 
     def ticket(self, study: Study, given: Parameters, /, **changes: Any) -> Ticket:
         """A good ticket on published parameters, but for `changes`."""
@@ -121,9 +148,15 @@ class ToyHub:
 
     def send_raw(self, ticket: Ticket, raw: bytes) -> Ticket:
         """Put any bytes where the ticket belongs, and ring."""
+        self._approve()
         self.store.put(layout.ticket_key(ticket), raw)
         self.store.put(layout.bell_key(ticket.site), secrets.token_hex(8).encode())
         return ticket
+
+    def _approve(self) -> None:
+        while self.to_approve and self.config.exists():
+            with suppress(StudyError):  # a study that does not name the site, or a recipe that is none
+                approve_here(self.config, self.to_approve.pop(0))
 
     def site_card(self, site: str = "north") -> Card:
         raw = self.store.get(layout.card_key(site))
@@ -155,6 +188,20 @@ class ToyHub:
         receipt = self.receipt(ticket)
         assert receipt is not None
         return receipt
+
+
+def approve_here(config: Path, study: Study, person: str = "ada") -> None:
+    """What `fedrounds-site approve` does, unless it may run already."""
+    site = load_site(config)
+    version = of_study(study, site)
+    vote = votes_of(config).standing(site.settings.policy.approval).in_force.get(study.name)
+    if vote is None or vote.approval_sha256 != version.approval_sha256:
+        approve(site, version, person)
+
+
+def votes_of(config: Path) -> Approvals:
+    site = load_site(config)
+    return Approvals(site.state, own_key(site.settings.site, site.state))
 
 
 def an_agent(folder: Path, runner: Runner | None = None, store: Store | None = None, **site: Any) -> Agent:

@@ -56,7 +56,7 @@ def test_the_lines_of_a_round(tmp_path):
     agent.close()
 
     assert events(agent.site.state) == [
-        *("log_begun", "agent_started", "bytes_out", "hub_pinned"),
+        *("log_begun", "agent_started", "study_approved", "bytes_out", "hub_pinned"),
         *("ticket_accepted", "data_read", "data_read", "budget_reserved", "budget_charged"),
         *("bytes_out", "bytes_out", "agent_stopped"),
     ]
@@ -65,7 +65,7 @@ def test_the_lines_of_a_round(tmp_path):
     read = [line.event for line in lines(agent.site.state) if isinstance(line.event, DataRead)]
     assert [(event.purpose, event.records) for event in read] == [("count", None), ("train", "100-199")]
     head, signed = verified(agent.site.state, "north")
-    assert head.entries == signed == 12
+    assert head.entries == signed == 13
 
 
 def test_a_refusal_has_its_code_and_no_reason(tmp_path):

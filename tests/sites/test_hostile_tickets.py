@@ -351,6 +351,7 @@ def test_a_recipe_that_is_none_is_refused(hub, agent, canary, recipe):
     terms = study.model_dump(exclude_none=True) | {"recipe": recipe, "recipe_settings": {"path": str(canary)}}
     hostile = Study.model_validate(terms)
     hub.store.put(layout.study_key("toy", hostile.sha256), hub.key.seal(hostile))
+    hub.to_approve.append(hostile)  # by somebody who did not look
     try:
         digest = recipe_sha256(recipe)
     except StudyError:
@@ -368,6 +369,7 @@ def test_an_installed_package_of_other_code_is_not_even_imported(tmp_path, hub, 
     given = hub.publish(study)
     hostile = Study.model_validate(study.model_dump(exclude_none=True) | {"recipe": "evil:Recipe"})
     hub.store.put(layout.study_key("toy", hostile.sha256), hub.key.seal(hostile))
+    hub.to_approve.append(hostile)  # by somebody who did not look
     ticket = hub.ticket(study, given, study_sha256=hostile.sha256)
 
     assert hub.ask(agent, ticket).refusal == Code.UNKNOWN_RECIPE
@@ -397,6 +399,7 @@ def test_recipe_settings_of_unexpected_types_are_refused(hub, agent, settings):
     given = hub.publish(study)
     hostile = Study.model_validate(study.model_dump(exclude_none=True) | {"recipe_settings": settings})
     hub.store.put(layout.study_key("toy", hostile.sha256), hub.key.seal(hostile))
+    hub.to_approve.append(hostile)  # by somebody who did not look
 
     receipt = hub.ask(agent, hub.ticket(study, given, study_sha256=hostile.sha256))
 

@@ -1,0 +1,35 @@
+"""Sites whose people approve whatever they are shown, by the functions of the commands: simulations and the demo."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sites.approvals import Approvals
+from sites.identity import own_key
+from sites.proposals import Version, of_study
+from sites.settings import Site
+from sites.voting import approve, whoever
+from tasks.contracts import Proposal
+from tasks.study import Study
+
+
+def approve_everywhere(sites: Iterable[Site], study: Study, proposal: Proposal) -> None:
+    """Let a proposed study run at each site that it names; nothing new where it may run already.
+
+    Raises:
+        StudyError: the recipe is not installed.
+    """
+    for site in sites:
+        if site.settings.site in study.sites:
+            version = of_study(study, site)
+            _approve(site, version._replace(parameters_bytes=proposal.parameters_bytes, from_hub=True))
+
+
+def _approve(site: Site, version: Version) -> None:
+    rule = site.settings.policy.approval
+    book = Approvals(site.state, own_key(site.settings.site, site.state))
+    vote = book.standing(rule).in_force.get(version.study.name)
+    if vote is not None and vote.approval_sha256 == version.approval_sha256:
+        return
+    for person in rule.people[: rule.required] or (whoever(),):
+        approve(site, version, person)

@@ -1,0 +1,42 @@
+"""Let nothing of a study run here, whatever was approved before, until it is approved anew.
+
+A job of the study that runs now is ended. The hub learns that the study is not
+approved; it does not learn who rejected it, or why.
+
+examples:
+  fedrounds-site reject heart --config site.yaml --reason "epsilon too high"
+  fedrounds-site reject heart --config site.yaml --reason "contract ended" --as dr.ada
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from sites.commands.studyword import add_study
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_study(parser)
+    parser.add_argument("--reason", required=True, metavar="TEXT", help="why; it stays at this site")
+    parser.add_argument(
+        "--as", dest="person", metavar="PERSON", help="who you are (default: your account's name)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from sites.approvals import Approvals
+    from sites.identity import own_key
+    from sites.proposals import find
+    from sites.settings import load_site
+    from sites.voting import reject, whoever, withdraw
+
+    site = load_site(args.config)
+    person = args.person or whoever()
+    approvals = Approvals(site.state, own_key(site.settings.site, site.state))
+    before = approvals.standing(site.settings.policy.approval).in_force.get(args.study)
+    if before is not None:  # no store is needed to stop something
+        entry = withdraw(site, before, person, args.reason)
+    else:
+        entry = reject(site, find(args.study, site), person, args.reason)
+    print(f"nothing of study {entry.vote.study} runs here from now on")
+    return 0

@@ -1,0 +1,131 @@
+"""A study's terms in plain language, and what is new against a version that was approved before."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from difflib import unified_diff
+from typing import Any
+
+from infra.signing import MAX_SEALED_BYTES
+from sites.deliver import HEADER_SLACK
+from sites.proposals import Version
+from sites.settings import Site
+from tasks.study import Study
+
+SEES = {
+    "none": "The hub sees each update of this site as it is, WITHOUT protection.",
+    "local": "The hub, and whoever reads the store, sees each update of this site; it is protected by noise "
+    "that is added here, before it leaves.",
+}
+
+
+def sentences(version: Version, site: Site) -> list[str]:
+    """What would happen here, for somebody who decides about it."""
+    return [*_what(version, site), *_privacy(version.study, site), *_leaves(version, site)]
+
+
+def _what(version: Version, site: Site) -> Iterator[str]:
+    study, source = version.study, site.settings.sources.get(version.study.name)
+    others = [name for name in study.sites if name != site.settings.site]
+    yield f"Study {study.name}, version {version.approval_sha256[:12]}"
+    yield f"  with: {', '.join(others) or 'nobody else'}; at least {study.quorum} of {len(study.sites)} sites a round"
+    yield "  signed by the hub" if version.from_hub else "  from a file: not compared with what the hub has"
+    yield f"  code: {study.recipe}, sha256 {version.recipe_sha256}, installed at this site"
+    yield f"  operations: {', '.join(sorted(version.operations))}"
+    yield (
+        f"  reads: {source.url}" + (f", persons by column {source.person!r}" if source.person else "")
+        if source
+        else "  reads: nothing; site.yaml names no source for this study, so it cannot run here"
+    )
+    when = (
+        f"by the schedule {study.schedule.cron} ({study.schedule.timezone})" if study.schedule else "by hand"
+    )
+    yield f"  how long: {study.rounds} rounds a run, each {study.deadline_s:g} s at most; runs are started {when}"
+
+
+def _privacy(study: Study, site: Site) -> Iterator[str]:
+    privacy, limits = study.privacy, site.settings.limits
+    yield f"  who sees what: {SEES.get(privacy.mode, f'privacy mode {privacy.mode}')}"
+    yield (
+        "    Others see the combined parameters, from which the noise of all sites is not removed."
+        if (privacy.mode != "none")
+        else "    Others see the combined parameters."
+    )
+    if privacy.epsilon is None or privacy.delta is None:
+        yield "  privacy: none, and nothing is counted in the ledger"
+        return
+    unit = "person" if getattr(site.settings.sources.get(study.name), "person", None) else "record"
+    yield (
+        f"  privacy of one {unit}: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for a whole run, "
+        f"gradients clipped at {privacy.clip_norm:g}; every run spends it anew"
+    )
+    if privacy.mode == "local":
+        yield f"    one round by itself: epsilon {epsilon_of_a_round(study, limits.min_records):.4g}"
+    yield f"    this site stops at epsilon {limits.epsilon:g} (delta {limits.delta:g}) for all studies on the same data"
+
+
+def epsilon_of_a_round(study: Study, units: int) -> float:
+    """Epsilon of one round at the study's delta; with full batches it is the same for any number of units."""
+    from tasks.bands import public_units
+    from tasks.learning.schedule import schedule
+    from tasks.privacy.accountant import epsilon
+    from tasks.privacy.calibration import noise_multiplier
+    from tasks.privacy.events import GaussianEvent
+
+    total, delta = study.privacy.epsilon, study.privacy.delta
+    if total is None or delta is None:
+        return float("inf")
+    rate, steps, _ = schedule(study.local, public_units(units))
+    noise = noise_multiplier(total, delta, rate, steps * study.rounds)
+    return epsilon([GaussianEvent(noise_multiplier=noise, sample_rate=rate, steps=steps)], delta)
+
+
+def _leaves(version: Version, site: Site) -> Iterator[str]:
+    disclosure, size = site.settings.disclosure, version.parameters_bytes
+    bound = (
+        f"at most {size + HEADER_SLACK} bytes"
+        if size
+        else "as many bytes as the model (not said by the hub yet)"
+    )
+    yield f"  leaves, each round: one update, {bound}; signed messages of at most {MAX_SEALED_BYTES} bytes each:"
+    yield (
+        f"    receipt (epsilon, batch share in bands, figures of held-out records to {disclosure.decimals} decimals, "
+        f"from {disclosure.min_held_out} records on), progress"
+    )
+    yield "  never leaves: a record, a column's values, a text of an error, this site's other studies"
+
+
+def modules(version: Version) -> list[tuple[str, str, int]]:
+    """Name, sha256 and bytes of each module of the recipe."""
+    return [(name, hashlib.sha256(raw).hexdigest(), len(raw)) for name, raw in version.sources.items()]
+
+
+def changed_terms(before: Study, after: Study) -> list[str]:
+    """A line for each term that is not the same: `privacy.epsilon: 3.0 -> 5.0`."""
+    old, new = dict(_flat(before.model_dump(mode="json"))), dict(_flat(after.model_dump(mode="json")))
+    return [
+        f"{key}: {old.get(key, '(absent)')} -> {new.get(key, '(absent)')}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+
+
+def changed_sources(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> list[str]:
+    """A unified diff of each module that is not the same."""
+    lines: list[str] = []
+    for name in sorted(before.keys() | after.keys()):
+        old, new = before.get(name, b""), after.get(name, b"")
+        if old != new or (name in before) != (name in after):
+            texts = [raw.decode(errors="replace").splitlines() for raw in (old, new)]
+            lines += unified_diff(texts[0], texts[1], f"approved/{name}", f"new/{name}", lineterm="")
+    return lines
+
+
+def _flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _flat(inner, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, json.dumps(value)

@@ -1,0 +1,61 @@
+"""Hub: which sites have approved what a run asks, as their own signs of life say.
+
+A site signs there the hashes that its people have approved, and nothing else of
+it. Waiting for those that have not is follow.py's work.
+"""
+
+from __future__ import annotations
+
+from infra.errors import SealError
+from infra.hub import Hub
+from tasks import layout
+from tasks.contracts import Presence, Proposal, Ticket, approval_sha256
+from tasks.pins import site_key
+from tasks.sealed import open_from_site
+from tasks.study import Study
+
+
+def approved_at(hub: Hub, site: str) -> frozenset[str]:
+    """What the site's last sign of life says is approved there; empty where there is none."""
+    raw = hub.store.get(layout.presence_key(site))
+    presence = open_from_site(raw, Presence, site, site_key(hub, site)) if raw else None
+    return frozenset(presence.approved) if presence else frozenset()
+
+
+def is_approved(hub: Hub, ticket: Ticket) -> bool:
+    """True where the site's last sign of life says that its people have approved what a ticket asks."""
+    return approval_of(ticket) in approved_at(hub, ticket.site)
+
+
+def approval_of(ticket: Ticket) -> str:
+    return approval_sha256(ticket.study, ticket.study_sha256, ticket.recipe_sha256)
+
+
+def who_waits(ticket: Ticket) -> str:
+    """One sentence for an operator: what is missing, and who can give it."""
+    return (
+        f"the people of {ticket.site} have not approved study {ticket.study} ({approval_of(ticket)[:12]}); "
+        f"there: fedrounds-site review {ticket.study}"
+    )
+
+
+def unapproved(hub: Hub) -> dict[str, list[Proposal]]:
+    """By site: the proposed studies that it takes part in and has not approved.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    keys = [key for key in hub.store.list(layout.studies_prefix()) if key.endswith("/proposed.json")]
+    found: dict[str, list[Proposal]] = {}
+    said: dict[str, frozenset[str]] = {}
+    for key in keys:
+        try:
+            proposal = hub.read(key, Proposal)
+            study = proposal and hub.read(layout.study_key(proposal.study, proposal.study_sha256), Study)
+        except SealError:  # the store is not trusted; a stranger's words wait for nobody
+            continue
+        for site in study.sites if study else ():
+            said[site] = said[site] if site in said else approved_at(hub, site)
+            if proposal and proposal.approval_sha256 not in said[site]:
+                found.setdefault(site, []).append(proposal)
+    return found

@@ -1,0 +1,46 @@
+"""Hub: propose a study to its sites, so that their people can look at it before any ticket comes.
+
+A proposal names terms, code and operations by hash, and how big the model is.
+Whether a site has approved it is approval.py's question.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from infra.hub import Hub
+from tasks import layout, parameters
+from tasks.contracts import Operation, Proposal
+from tasks.recipes import load_recipe, recipe_sha256
+from tasks.study import Study
+
+
+def propose(hub: Hub, study: Study) -> Proposal:
+    """Publish a study's terms, and name them as the version that sites should approve. Safe to repeat.
+
+    Raises:
+        StudyError: the recipe is not installed or refuses its settings.
+    """
+    initial = load_recipe(study.recipe, study.recipe_settings).initial_parameters(study.seed)
+    wanted = Proposal(
+        study=study.name,
+        study_sha256=study.sha256,
+        recipe_sha256=recipe_sha256(study.recipe),
+        operations=tuple(Operation),
+        version=_own_version(),
+        parameters_bytes=len(parameters.to_bytes(initial)),
+        proposed_at=hub.now(),
+    )
+    hub.write_once(layout.study_key(study.name, study.sha256), study)
+    known = hub.read(layout.proposal_key(study.name), Proposal)
+    if known is not None and known.model_copy(update={"proposed_at": wanted.proposed_at}) == wanted:
+        return known
+    hub.write(layout.proposal_key(study.name), wanted)
+    return wanted
+
+
+def _own_version() -> str:
+    try:
+        return version("fedrounds")
+    except PackageNotFoundError:  # a source tree that was not installed
+        return "0"
