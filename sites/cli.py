@@ -28,6 +28,9 @@ COMMANDS: dict[str, Command] = {
     "approve": Command("sites.commands.approve", "let a study run here, at exactly this hash"),
     "reject": Command("sites.commands.reject", "let nothing of a study run here"),
     "approvals": Command("sites.commands.approvals", "what is approved, by whom, at which hash; what waits"),
+    "explain": Command(
+        "sites.commands.explain", "what can leave this building, what can come in, which code can run"
+    ),
     "budget": Command("sites.commands.budget", "privacy spent and left, by data set and study"),
     "ledger": Command("sites.commands.ledger", "verify or export the ledger and every epsilon in it"),
     "audit": Command("sites.commands.audit", "show, verify, export or report what was asked, done and sent"),

@@ -48,9 +48,10 @@ def serve(site: Site, verbose: bool = False) -> int:
     """Run the agent of a site until it is told to stop; returns the exit code.
 
     Raises:
-        FileError: another agent has the state folder.
+        FileError: another agent has the state folder, or site.yaml has no policy.
         FederationError: somebody has stopped the agent here, and nobody has resumed.
     """
+    must_have_policy(site)
     site.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     may_start(site.state)
     with only_agent(site.state):
@@ -64,6 +65,16 @@ def serve(site: Site, verbose: bool = False) -> int:
             runner.close()
         log.info("site %s: stopped", name)
     return 0
+
+
+def must_have_policy(site: Site) -> None:
+    """Raises FileError: nobody has decided what a hub may ask here. Silence is no policy."""
+    if "policy" not in site.settings.model_fields_set:
+        raise FileError(
+            "site.yaml has no `policy` section, so the agent does not start: decide what a hub may ask, such as\n"
+            "policy:\n  operations: [train, evaluate]\n"
+            "(docs/site-policy.md has every key; `policy: {}` sets no limit beside limits, sources and approvals)"
+        )
 
 
 def turn(site: Site, runner: Runner, pace: Pace, stop: Stop) -> None:

@@ -90,11 +90,12 @@ def write_site(folder: Path, site: str, n: int = 120, extra: str = "", epsilon: 
                 [f"{age[i]:.1f}", f"{dose[i]:.2f}", "ab"[i % 2], "yes" if sick[i] else "no", f"p{i // 2}"]
             )
     path = folder / f"{site}.yaml"
+    policy = "" if "policy:" in extra else "policy: {}\n"
     path.write_text(
         f"site: {site}\n"
         f"store: {(folder / 'store').as_uri()}\n"
         f"sources:\n  toy: {{url: 'csv:{site}.csv'}}\n"
-        f"limits: {{epsilon: {epsilon}, delta: 1.0e-3, min_records: 30}}\n{extra}"
+        f"limits: {{epsilon: {epsilon}, delta: 1.0e-3, min_records: 30}}\n{extra}{policy}"
     )
     return path
 

@@ -1,7 +1,9 @@
 """Would this site do it? Prints allow or deny for each operation, with the rule and its line in site.yaml.
 
-FILE is a study (.yaml) or a ticket as it lies in the store (.json), whose study
-is then read from the store, or given with --study. What a round costs depends
+WHAT is a study: a file (.yaml) or a name that the hub has proposed; or a ticket:
+a file as it lies in the store, or its name there (RUN/00001-01-train), whose
+study is then read from the store, or given with --study. That the study is
+approved is one of the rules. What a round costs depends
 on the number of records, so caps on epsilon are decided by the agent when it
 plans; --units N shows what it would say for a new run with N in training.
 The exit code is 0 where every operation is allowed, 5 where one is denied.
@@ -9,7 +11,8 @@ The exit code is 0 where every operation is allowed, 5 where one is denied.
 examples:
   fedrounds-site policy test study.yaml --config site.yaml
   fedrounds-site policy test study.yaml --config site.yaml --at 2026-03-29T02:30 --units 240
-  fedrounds-site policy test ticket.json --config site.yaml --json
+  fedrounds-site policy test heart --config site.yaml
+  fedrounds-site policy test heart-20261123-2108-3f9a/00001-01-train --config site.yaml --json
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from infra.store.base import Store
     from sites.policy import Facts
     from sites.settings import Site, SiteSettings
     from tasks.contracts import Operation
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("verb", choices=["test"], help="decide, and do nothing")
-    parser.add_argument("file", type=Path, metavar="FILE", help="a study (.yaml) or a ticket (.json)")
+    parser.add_argument("what", metavar="WHAT", help="a study or a ticket: a file, or its name in the store")
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="site.yaml")
     parser.add_argument(
         "--study", type=Path, metavar="FILE", help="the ticket's study, if not from the store"
@@ -48,10 +52,11 @@ def run(args: argparse.Namespace) -> int:
 
     document = load(args.config, SiteSettings)
     site = load_site(args.config)
-    study, operations = _asked(args, site)
-    facts = _facts(args, site.settings, study)
+    study, recipe, operations = _asked(args, site)
+    before = _facts(args, site.settings, study)
     rows = []
     for operation in operations:
+        facts = before._replace(missing_approval=_missing(site, study, recipe, operation))
         decision = decide(site.settings, operation, study, facts)
         line = None if decision.allow else document.line_of(*decision.line_key)
         rows.append({"operation": operation.value, "line": line, **decision._asdict()})
@@ -69,40 +74,64 @@ def _sentence(row: dict[str, Any], config: Path) -> str:
     return f"DENY   {row['operation']}: {row['code'].value}: {config}, line {row['line']}: {row['rule']}: {row['text']}"
 
 
-def _asked(args: argparse.Namespace, site: Site) -> tuple[Study, list[Operation]]:
-    """The study in question, and the operations that are asked."""
+def _asked(args: argparse.Namespace, site: Site) -> tuple[Study, str, list[Operation]]:
+    """The study in question, the sha256 of the code that is asked, and the operations."""
     from infra.yamlfile import load
+    from sites.proposals import find
     from tasks.contracts import Operation
     from tasks.study import Study
 
-    if args.file.suffix in (".yaml", ".yml"):
-        return load(args.file, Study).value, list(Operation)
-    ticket, signed = _ticket(args.file, site)
+    if args.what.endswith((".yaml", ".yml")) or not ("/" in args.what or Path(args.what).exists()):
+        version = find(args.what, site)
+        return version.study, version.recipe_sha256, list(Operation)
+    ticket, hub = _ticket(args.what, site)
     if args.study is not None:
-        return load(args.study, Study).value, [ticket.operation]
-    from infra.store import open_store
+        return load(args.study, Study).value, ticket.recipe_sha256, [ticket.operation]
     from sites.mailbox import Mailbox
     from sites.verify import open_study
 
+    raw = Mailbox(_store(site), site.settings.site).study(ticket)
+    return open_study(raw, ticket, hub), ticket.recipe_sha256, [ticket.operation]
+
+
+def _store(site: Site) -> Store:
+    from infra.store import open_store
+
     settings = site.settings
-    store = open_store(settings.store, ca_bundle=settings.store_ca, proxy=settings.proxy)
-    return open_study(Mailbox(store, settings.site).study(ticket), ticket, signed), [ticket.operation]
+    return open_store(settings.store, ca_bundle=settings.store_ca, proxy=settings.proxy)
 
 
-def _ticket(path: Path, site: Site) -> tuple[Any, Any]:
+def _missing(site: Site, study: Study, recipe_sha256: str, operation: Operation) -> str:
+    """What the site's people still have to do."""
+    from sites.approvals import Approvals
+    from sites.identity import own_key
+    from sites.votes import missing_approval
+
+    rule = site.settings.policy.approval
+    standing = Approvals(site.state, own_key(site.settings.site, site.state)).standing(rule)
+    return missing_approval(standing, rule, study.name, study.sha256, recipe_sha256, operation)
+
+
+def _ticket(what: str, site: Site) -> tuple[Any, Any]:
     """The ticket, if the hub that this site obeys has signed it; and that hub's card."""
     from infra.errors import FileError, SealError
     from infra.signing import unseal
     from sites.identity import pinned_hub
+    from tasks import layout
     from tasks.contracts import Ticket
 
     hub = pinned_hub(site.state)
     if hub is None:
         raise SealError("this site knows no hub yet, so no ticket can be verified; test the study instead")
+    path, box = Path(what), layout.inbox(site.settings.site)
     try:
-        raw = path.read_bytes()
+        raw = path.read_bytes() if path.exists() else _store(site).get(f"{box}{what.removeprefix(box)}.json")
     except OSError as exc:
         raise FileError(f"{path}: cannot be read ({exc.strerror})") from exc
+    if raw is None:
+        raise FileError(
+            f"{what}: no such file, and no such ticket in {box}; the hub removes those of past rounds"
+        )
     return unseal(raw, Ticket, hub.name, hub.public_key), hub
 
 

@@ -15,13 +15,21 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from tasks.errors import StudyError
-from tasks.recipes.closure import check_defined, recipe_files, recipe_sha256, recipe_sources, sources_sha256
+from tasks.recipes.closure import (
+    check_defined,
+    module_files,
+    recipe_files,
+    recipe_sha256,
+    recipe_sources,
+    sources_sha256,
+)
 
 if TYPE_CHECKING:
     from tasks.recipes.base import Recipe
 
 __all__ = [
     "load_recipe",
+    "module_files",
     "recipe_files",
     "recipe_sha256",
     "recipe_sources",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
@@ -116,9 +116,14 @@ def _file_of(module: str) -> Path | None:
 
 def _closure(module: str) -> dict[str, Path]:
     """Modules by name: the given one and all it leads to inside its top-level package."""
-    top = module.partition(".")[0]
+    return module_files([module], [module.partition(".")[0]])
+
+
+def module_files(modules: Iterable[str], packages: Iterable[str]) -> dict[str, Path]:
+    """Files by module: the given modules, and all that they lead to inside some top-level packages."""
+    tops = frozenset(packages)
     found: dict[str, Path] = {}
-    todo = [module]
+    todo = list(modules)
     while todo:
         name = todo.pop()
         file = None if name in found else _file_of(name)
@@ -127,7 +132,7 @@ def _closure(module: str) -> dict[str, Path]:
         found[name] = file
         todo.extend(name[:i] for i, c in enumerate(name) if c == ".")  # packages above run first
         if file.suffix in SOURCE_SUFFIXES:
-            todo.extend(n for n in _imports(name, file) if n.partition(".")[0] == top)
+            todo.extend(n for n in _imports(name, file) if n.partition(".")[0] in tops)
     return found
 
 

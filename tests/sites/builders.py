@@ -79,9 +79,10 @@ def write_site(
     folder.mkdir(parents=True, exist_ok=True)
     write_records(folder / "north.csv", n)
     path = folder / "north.yaml"
+    policy = "" if "policy:" in extra else "policy: {}\n"
     path.write_text(
         f"site: north\nstore: {(folder / 'store').as_uri()}\nsources:\n  toy: {source}\n"
-        f"limits: {{epsilon: {epsilon}, delta: 1.0e-3, min_records: 30}}\n{extra}"
+        f"limits: {{epsilon: {epsilon}, delta: 1.0e-3, min_records: 30}}\n{extra}{policy}"
     )
     return path
 

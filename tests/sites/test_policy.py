@@ -16,8 +16,9 @@ from sites.ledger import Ledger
 from sites.policy import Facts, check_cost, decide
 from sites.policyterms import Hours, Policy
 from sites.settings import load_site
+from tasks import layout
 from tasks.contracts import Code, Operation
-from tests.sites.builders import ToyHub, a_study, an_agent, write_site
+from tests.sites.builders import ToyHub, a_study, an_agent, approve_here, write_site
 
 NIGHT = {"from": "20:00", "to": "06:00", "timezone": "Europe/Paris"}
 
@@ -211,6 +212,7 @@ def run_test(tmp_path, capsys, policy: str, *words: str) -> tuple[int, str]:
     config = write_site(tmp_path, extra=policy)
     study = tmp_path / "study.yaml"
     study.write_text(json.dumps(a_study().model_dump(mode="json", exclude_none=True)))
+    approve_here(config, a_study())
     code = main(["policy", "test", str(study), "--config", str(config), *words])
     return code, capsys.readouterr().out
 
@@ -252,3 +254,27 @@ def test_a_ticket_of_the_pinned_hub_is_tested_with_its_study_from_the_store(tmp_
     assert "policy_refused" in capsys.readouterr().out
     file.write_bytes(ToyHub(tmp_path / "other").key.seal(hub.ticket(study, hub.publish(study))))
     assert main(["policy", "test", str(file), "--config", str(config)]) == 3
+
+
+def test_an_approval_is_one_of_the_rules(tmp_path, capsys):
+    """A study by its name, and a ticket by its name in the store: denied until somebody approves."""
+    hub, study = ToyHub(tmp_path), a_study()
+    an_agent(tmp_path).step()  # pins the hub
+    config = write_site(tmp_path, extra="policy: {}\n")
+    hub.propose(study)
+    ticket = hub.send(hub.ticket(study, hub.publish(study, approved=False)))
+    words = [
+        ["policy", "test", what, "--config", str(config)] for what in ("toy", layout.ticket_name(ticket))
+    ]
+
+    assert [main(w) for w in words] == [5, 5]
+    assert capsys.readouterr().out.count("DENY   train: not_approved:") == 2
+    approve_here(config, study)
+    assert [main(w) for w in words] == [0, 0]
+
+
+def test_a_study_beside_the_allowed_ones_is_refused(tmp_path):
+    """Even with a source, and whatever anybody has approved."""
+    only = settings(tmp_path, "policy: {studies: [heart]}\n")
+
+    assert decide(only, Operation.TRAIN, a_study(), Facts(now=0)).rule == "policy.studies"

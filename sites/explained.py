@@ -1,0 +1,81 @@
+"""What can leave this building, what can come in, and which code can run: facts for `fedrounds-site explain`.
+
+The tables stand beside the code that they are about: deliver.py lets nothing
+out, and mailbox.py and proposals.py take nothing in, under another key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+from infra.signing import MAX_SEALED_BYTES
+from infra.store.base import MESSAGE_BYTES
+from sites.deliver import HEADER_SLACK, PROBE
+from sites.settings import SiteSettings
+from tasks.recipes import module_files
+
+HERE = Path(__file__).parent
+ROOTS = ("sites", "tasks", "infra")  # what a site's own imports are followed in
+
+
+class Thing(NamedTuple):
+    """One kind of object: `<...>` in a key stands for any name."""
+
+    what: str
+    key: str
+    most_bytes: int
+    read_by: str
+
+
+def leaves(settings: SiteSettings, parameters_bytes: int | None) -> list[Thing]:
+    """Every kind of object that this site can write. Without a study's model, its own bound on models counts."""
+    site, model = settings.site, parameters_bytes or settings.resources.parameters_mb * 2**20
+    mailbox = f"sites/{site}/out"
+    answer, all_ = f"{mailbox}/<run>/<round>-<attempt>-<operation>", "the hub, and whoever reads the store"
+    return [
+        Thing("update: what training changed in the model, protected by noise", f"{answer}/update.safetensors",
+              model + HEADER_SLACK, all_),
+        Thing("receipt: epsilon, figures in bands and sums, or a refusal's code", f"{answer}/receipt.json",
+              MAX_SEALED_BYTES, all_),
+        Thing("progress: accepted, step 3 of 9", f"{answer}/progress.json", MAX_SEALED_BYTES, all_),
+        Thing("sign of life: time, version, busy, paused, hashes of what is approved", f"{mailbox}/presence.json",
+              MAX_SEALED_BYTES, all_),
+        Thing("card: name, public key, version", f"{mailbox}/card.json", MAX_SEALED_BYTES, all_),
+        Thing("probe of the doctor, taken away at once", f"{mailbox}/probe", len(PROBE), "nobody"),
+    ]  # fmt: skip
+
+
+def comes_in(settings: SiteSettings) -> list[Thing]:
+    """Every kind of object that this site reads; nothing in it is ever run as code."""
+    box, model = f"sites/{settings.site}/in", settings.resources.parameters_mb * 2**20
+    return [
+        Thing("bell: something new is there", f"{box}/bell", MESSAGE_BYTES, "the agent"),
+        Thing("ticket: a request that the hub has signed", f"{box}/tickets/<run>/<ticket>.json", MESSAGE_BYTES,
+              "the agent"),
+        Thing("cancellation of a run", f"{box}/cancelled/<run>.json", MESSAGE_BYTES, "the agent"),
+        Thing("the hub's card", "shared/hub.json", MESSAGE_BYTES, "the agent"),
+        Thing("a study's terms, and which version is proposed", "shared/studies/<study>/<version>.json", MESSAGE_BYTES,
+              "the agent, `review`"),
+        Thing("parameters: numbers of the model", "shared/runs/<run>/parameters/<round>.safetensors", model,
+              "the agent, a job"),
+    ]  # fmt: skip
+
+
+def own_modules() -> list[tuple[str, str, int]]:
+    """Name, sha256 and bytes of each module of fedrounds that can run at a site."""
+    roots = [
+        _name(path) for path in sorted(HERE.rglob("*.py"))
+    ]  # all of sites/, also what is imported by name
+    return [digest(name, file) for name, file in sorted(module_files(roots, ROOTS).items())]
+
+
+def digest(name: str, file: Path) -> tuple[str, str, int]:
+    raw = file.read_bytes()
+    return name, hashlib.sha256(raw).hexdigest(), len(raw)
+
+
+def _name(path: Path) -> str:
+    parts = path.relative_to(HERE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
