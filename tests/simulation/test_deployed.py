@@ -25,6 +25,13 @@ def _processes_of(folder: Path) -> list[psutil.Process]:
     ]
 
 
+def _but_times(sites: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
+    """A clock's figures are nobody's to repeat."""
+    return {
+        name: {k: v for k, v in site.items() if not k.startswith("seconds_")} for name, site in sites.items()
+    }
+
+
 @pytest.fixture(params=["directory", pytest.param("s3", marks=pytest.mark.s3)])
 def deployed(request, tmp_path):
     """A hub without servers and three agents with seeded noise; nothing of it is left at the end."""
@@ -61,5 +68,5 @@ def test_simulation_and_deployment_give_the_same_parameters(tmp_path, deployed):
     assert [r["parameters_sha256"] for r in real["rounds"]] == [
         r["parameters_sha256"] for r in simulated["rounds"]
     ]
-    assert real["final"]["sites"] == simulated["final"]["sites"]
+    assert _but_times(real["final"]["sites"]) == _but_times(simulated["final"]["sites"])
     assert real["final"]["metrics"] == simulated["final"]["metrics"]
