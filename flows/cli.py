@@ -29,6 +29,13 @@ COMMANDS: dict[str, Command] = {
     "site policy": Command(
         "flows.commands.site_policy", "what the store's owner does for a site's credentials"
     ),
+    "site add": Command("flows.commands.site_add", "make the kit that enrols a site"),
+    "site confirm": Command(
+        "flows.commands.site_confirm", "make a site a member, after its words were compared"
+    ),
+    "site list": Command("flows.commands.site_list", "all sites: state, keys, last contact"),
+    "site revoke": Command("flows.commands.site_revoke", "end a site's membership at once"),
+    "site rotate": Command("flows.commands.site_rotate", "ask a site for new keys, and take them"),
     "study check": Command("flows.commands.study_check", "is a study file right?"),
     "study publish": Command("flows.commands.study_publish", "propose a study, for its sites to approve"),
     "study run": Command("flows.commands.study_run", "run a study with its sites"),
@@ -40,7 +47,7 @@ COMMANDS: dict[str, Command] = {
     "run resume": Command("flows.commands.run_resume", "go on with a run that was interrupted"),
 }
 GROUPS = {
-    "site": "the federation's sites",
+    "site": "enrol sites and end their membership",
     "study": "work with a study file",
     "run": "look at runs, resume or cancel them",
 }

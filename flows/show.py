@@ -14,7 +14,7 @@ from tasks.begin import load_manifest, load_study
 from tasks.commit import load_records
 from tasks.contracts import Metrics, Operation, Progress, RoundRecord, SiteRound, Ticket
 from tasks.participation import cause, headline
-from tasks.pins import site_key
+from tasks.registry import site_card
 from tasks.sealed import open_from_site
 
 RECENT = 12  # rounds shown while a run goes on
@@ -130,8 +130,9 @@ def _now_cell(hub: Hub, run: str, round_: int, site: str) -> Text:
     ticket = max(tickets, key=lambda t: (t.operation == Operation.EVALUATE, t.attempt))
     if hub.store.get(layout.answer_key(ticket, "receipt.json")) is not None:
         return Text("answered", style="cyan")
-    raw = hub.store.get(layout.answer_key(ticket, "progress.json"))
-    progress = open_from_site(raw, Progress, site, site_key(hub, site)) if raw else None
+    key = layout.answer_key(ticket, "progress.json")
+    raw = hub.store.get(key)
+    progress = open_from_site(hub, raw, Progress, site_card(hub, site), key) if raw else None
     if progress is None:
         return Text("waiting", style="dim")
     steps = f" {progress.step}/{progress.steps}" if progress.steps else ""

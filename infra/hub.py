@@ -17,7 +17,9 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from infra.errors import FileError
-from infra.signing import SigningKey, unseal
+from infra.identity import Identity, Peer
+from infra.sealing import AgreementKey
+from infra.signing import SigningKey
 from infra.store import open_store
 from infra.store.base import Store
 from infra.store.patient import PatientStore
@@ -81,6 +83,12 @@ class Hub(BaseModel):
     def key(self) -> SigningKey:
         return SigningKey.load_or_create(NAME, self.directory / "keys" / "hub.key")
 
+    @cached_property
+    def identity(self) -> Identity:
+        """The signing key, and the one that sites encrypt to; both made here once."""
+        agreement = AgreementKey.load_or_create(self.directory / "keys" / "hub.x25519")
+        return Identity(self.key, agreement)
+
     def write(self, key: str, message: BaseModel) -> None:
         """Seal the message and put it, over an older one if there is."""
         self.store.put(key, self.key.seal(message))
@@ -89,6 +97,10 @@ class Hub(BaseModel):
         """Seal the message and put it; False, and nothing changed, where the key exists."""
         return self.store.put_if_absent(key, self.key.seal(message))
 
+    def write_once_to(self, peer: Peer, key: str, message: BaseModel) -> bool:
+        """As write_once, readable by `peer` and this hub alone."""
+        return self.store.put_if_absent(key, self.identity.seal(message, [peer, self.identity.public], key))
+
     def read(self, key: str, model: type[M]) -> M | None:
         """The message of `key`, which this hub must have sealed: the store is not trusted.
 
@@ -96,7 +108,7 @@ class Hub(BaseModel):
             SealError: another signature, or another form.
         """
         raw = self.store.get(key)
-        return None if raw is None else unseal(raw, model, NAME, self.key.public_hex)
+        return None if raw is None else self.identity.open(raw, model, self.identity.public, key)
 
     @property
     def mlflow_page(self) -> str:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sites.approvals import Approvals
-from sites.identity import own_key
 from sites.proposals import Version, of_study
 from sites.settings import Site
-from sites.voting import approve, whoever
+from sites.voting import approvals_of, approve, whoever
 from tasks.contracts import Proposal
 from tasks.study import Study
 
@@ -27,8 +25,7 @@ def approve_everywhere(sites: Iterable[Site], study: Study, proposal: Proposal) 
 
 def _approve(site: Site, version: Version) -> None:
     rule = site.settings.policy.approval
-    book = Approvals(site.state, own_key(site.settings.site, site.state))
-    vote = book.standing(rule).in_force.get(version.study.name)
+    vote = approvals_of(site).standing(rule).in_force.get(version.study.name)
     if vote is not None and vote.approval_sha256 == version.approval_sha256:
         return
     for person in rule.people[: rule.required] or (whoever(),):

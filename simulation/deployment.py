@@ -14,6 +14,8 @@ from pathlib import Path
 from infra import processes, servers
 from infra.errors import ServiceError
 from infra.hub import Hub
+from simulation.acquaint import enrol
+from sites.settings import load_site
 from tasks import layout
 from tasks.card import publish_card
 
@@ -33,6 +35,8 @@ def deployment(
     try:
         publish_card(hub)
         for site, file in site_files.items():
+            words = enrol(hub, load_site(file))
+            progress(f"{site} is enrolled: {words}")
             start_agent(hub, site, file)
         up = servers.start(hub, progress)
         progress("waiting for the agents")

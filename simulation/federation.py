@@ -18,6 +18,7 @@ from infra.errors import StoreError
 from infra.hub import Hub
 from infra.store import open_store
 from infra.store.base import Store
+from simulation.acquaint import acquaint
 from simulation.approving import approve_everywhere
 from sites.agent import Agent
 from sites.job import InlineRunner
@@ -50,9 +51,12 @@ class Federation:
         self.store = store or open_store(url)
         self.hub = Hub(directory=folder / "hub", store_url=url).with_clock(self.now, self.wait)
         self._sites = [site.in_simulation(folder / "sites" / site.settings.site) for site in sites]
-        self.agents = {
-            site.settings.site: Agent(site, self.store, InlineRunner(), now=self.now) for site in self._sites
-        }
+        self.agents = {site.settings.site: self._agent(site) for site in self._sites}
+
+    def _agent(self, site: Site) -> Agent:
+        """The agent of a site that is enrolled without ceremony: both sides are this process."""
+        acquaint(self.hub, site)
+        return Agent(site, self.store, InlineRunner(), now=self.now)
 
     def now(self) -> float:
         return time.time() + self._ahead

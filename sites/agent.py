@@ -16,25 +16,23 @@ from collections.abc import Callable
 
 from infra.errors import InfraError, SealError, StoreError
 from infra.store.base import Store
-from sites.approvals import Approvals
-from sites.auditevents import HubPinned, TicketIgnored
+from sites.auditevents import TicketIgnored
+from sites.belonging import Belonging
 from sites.cancelled import Cancelled
-from sites.deliver import Delivery
 from sites.doctor.short import concerns
-from sites.egress import Egress
 from sites.gate import Gate
-from sites.identity import own_card, own_key, own_version, pin_hub, pinned_hub
+from sites.identity import own_version
 from sites.job import Beat, Runner, where
 from sites.ledger import Ledger
 from sites.mailbox import Mailbox
-from sites.notes import begin_audit, end_audit, note_accepted, note_refused
+from sites.notes import end_audit, note_accepted, note_refused
 from sites.outbox import Answer, Outbox
 from sites.progress import ProgressWriter
 from sites.round import Desk, Done, play, settle
 from sites.settings import Site
 from sites.verify import check_ticket, open_ticket
 from tasks import layout
-from tasks.contracts import Code, Presence, Receipt, Ticket
+from tasks.contracts import PROTOCOL, Code, Presence, Receipt, Ticket
 from tasks.errors import ContractError, RefusedError
 
 log = logging.getLogger(__name__)
@@ -69,25 +67,20 @@ class Agent:
         self.site, self.runner, self.now, self.stopped = site, runner, now, stopped
         site.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         shutil.rmtree(site.state / "jobs", ignore_errors=True)  # of an agent that was killed
-        self.key = own_key(site.settings.site, site.state)
-        self.hub = pinned_hub(site.state)
-        self.mailbox = Mailbox(store, self.key.name)
+        name = site.settings.site
+        self.mailbox = Mailbox(store, name)
         self.cancelled = Cancelled(site.state, self.mailbox)
-        Ledger(site.state, site=self.key.name, read_only=True).close()  # a broken chain is said at the start
-        self.approvals = Approvals(site.state, self.key)
-        self.approvals.entries()  # and votes that were tampered with
-        self.audit = begin_audit(site, self.key, now)
         self.outbox = Outbox(site.state / "outbox")
-        self.outbox.forget_old()
         self.gate = Gate(site, self.outbox)
-        egress = Egress(site.state, self.key, now)
-        self.delivery = Delivery(store, self.key, self.audit, lambda: self.gate.closed, egress)
-        self._introduced = self._busy = False
+        Ledger(site.state, site=name, read_only=True).close()  # a broken chain is said at the start
+        self.home = Belonging(site, store, now, lambda: self.gate.closed)
+        self.outbox.forget_old()
+        self._busy = False
         self._said: tuple[bool, tuple[str, ...]] = (False, ())
         self._list_at = self._presence_at = 0.0
         self._unsent = self.outbox.undelivered()
         for answer in self._unsent:  # also what waits for a person has been made, and counts
-            settle(answer, self.site, self.audit)
+            settle(answer, self.site, self.home.audit)
         self._settled: set[str] = set()  # keys of answered tickets
         self._ignored: dict[str, str] = {}  # key and digest of what nobody we know has written
 
@@ -98,16 +91,20 @@ class Agent:
             StoreError: the store is away; nothing is lost, call again.
             Stopped: `stopped` said so while a job ran.
         """
-        self._introduce()
-        self.show_presence()
-        worked = self._send_unsent()
-        if self.hub is None:
-            return worked
         if self.mailbox.rang():
-            self._list_at = 0.0
+            self._list_at = 0.0  # until all was looked through
         elif self.now() >= self._list_at:
             self._settled.clear()
-        if self.now() < self._list_at:
+        due = self.now() >= self._list_at
+        if due:
+            self._look_at_membership()
+        if not self.home.member:
+            self._list_at = self.now() + LIST_EVERY_S if due else self._list_at
+            return False
+        self.home.introduce(self.mailbox)
+        self.show_presence()
+        worked = self._send_unsent()
+        if not due:
             return worked
         worked |= self._look_through(self.mailbox.ticket_keys())
         self._list_at = self.now() + LIST_EVERY_S
@@ -115,12 +112,14 @@ class Agent:
 
     def show_presence(self, always: bool = False) -> None:
         """A sign of life, now and then, and at once when the kill switch or an approval has changed."""
-        said = paused, approved = self.gate.closed, self.gate.approved(self.approvals)
+        if not self.home.member:
+            return
+        said = paused, approved = self.gate.closed, self.gate.approved(self.home.approvals)
         if always or said != self._said or self.now() >= self._presence_at:
             self._presence_at, self._said = self.now() + PRESENCE_EVERY_S, said
-            self.delivery.presence(
+            self.home.delivery.presence(
                 Presence(
-                    site=self.key.name,
+                    site=self.home.identity.name,
                     at=self.now(),
                     version=own_version(),
                     busy=self._busy,
@@ -131,18 +130,13 @@ class Agent:
 
     def close(self) -> None:
         """The last line of the audit log."""
-        end_audit(self.audit)
+        end_audit(self.home.audit)
 
-    def _introduce(self) -> None:
-        """Show the own card once, and pin the hub's as soon as there is one."""
-        if not self._introduced:
-            self.delivery.card(own_card(self.key))
-            self._introduced = True
-        if self.hub is None:
-            raw = self.mailbox.hub_card()
-            if raw is not None:
-                self.hub = pin_hub(self.site.state, raw)
-                self.audit.note(HubPinned(public_key=self.hub.public_key))
+    def _look_at_membership(self) -> None:
+        before = self.home.identity
+        self.home.look(self.mailbox, idle=not self._unsent)
+        if self.home.identity is not before:  # what waits was sealed anew, under the new keys
+            self._unsent = self.outbox.undelivered()
 
     def _look_through(self, keys: list[str]) -> bool:
         """Look at every ticket; one that the store cannot give does not hide the others."""
@@ -163,9 +157,8 @@ class Agent:
         raw = None if key in self._settled else self.mailbox.raw_ticket(key)
         if raw is None or self._ignored.get(key) == (digest := hashlib.sha256(raw).hexdigest()):
             return False
-        assert self.hub is not None  # noqa: S101 - step() waits for it
         try:
-            ticket = open_ticket(raw, key, self.hub, self.key.name)
+            ticket = open_ticket(raw, key, self.home.hub, self.home.identity)
         except SealError as exc:
             return self._ignore(key, digest, str(exc))
         known = self.outbox.find(layout.ticket_name(ticket))
@@ -184,7 +177,7 @@ class Agent:
     def _ignore(self, key: str, digest: str, why: str) -> bool:
         log.warning("ignored: %s: %s", key, why)
         self._ignored[key] = digest
-        self.audit.note(TicketIgnored(sha256=digest))
+        self.home.audit.note(TicketIgnored(sha256=digest))
         return False
 
     def _answer(self, ticket: Ticket) -> None:
@@ -192,22 +185,23 @@ class Agent:
         name = layout.ticket_name(ticket)
         self._busy = True
         log.info("ticket %s: accepted", name)
-        progress = ProgressWriter(self.delivery, ticket, self.now)
+        progress = ProgressWriter(self.home.delivery, ticket, self.now)
         try:
             done = self._play(ticket, progress)
         except RefusedError as exc:
             log.warning("ticket %s: refused, %s: %s", name, exc.code, exc)
-            note_refused(self.audit, ticket, exc.code)
+            note_refused(self.home.audit, ticket, exc.code)
             done = Done(refusal=exc.code)
         finally:
             self._busy = False
         receipt = Receipt(
+            protocol=min(ticket.protocol, PROTOCOL),
             ticket_sha256=ticket.sha256,
             run=ticket.run,
             round=ticket.round,
             attempt=ticket.attempt,
             operation=ticket.operation,
-            site=self.key.name,
+            site=self.home.identity.name,
             update=done.update,
             scores=done.scores,
             refusal=done.refusal,
@@ -217,9 +211,9 @@ class Agent:
             health=concerns(self.site, ticket, self.now()),
             delivered_at=self.now(),
         )
-        answer = Answer(ticket=ticket, receipt=receipt, sealed=self.delivery.seal(receipt).decode())
+        answer = Answer.sealed_now(ticket, receipt, self.home.identity, self.home.hub)
         self.outbox.keep(answer, done.payload)
-        settle(answer, self.site, self.audit)
+        settle(answer, self.site, self.home.audit)
         if done.payload is not None and self.gate.lets_out(answer):
             progress.delivering()
         self._unsent.append(answer)
@@ -227,25 +221,24 @@ class Agent:
         log.info("ticket %s: answered", name)
 
     def _play(self, ticket: Ticket, progress: ProgressWriter) -> Done:
-        assert self.hub is not None  # noqa: S101
         try:
             check_ticket(ticket, self.now())
             self.gate.check()
-            self.cancelled.check(ticket.run, self.hub, self.now())
-            note_accepted(self.audit, ticket)
+            self.cancelled.check(ticket.run, self.home.hub, self.now())
+            note_accepted(self.home.audit, ticket)
             progress.accepted()
             return play(
                 ticket,
                 Desk(
                     self.site,
-                    self.hub,
+                    self.home.hub,
                     self.mailbox,
                     self.outbox,
                     self.runner,
                     lambda beat: self._watch(ticket, progress, beat),
                     self.now,
-                    self.audit,
-                    self.approvals,
+                    self.home.audit,
+                    self.home.approvals,
                 ),
             )
         except (RefusedError, StoreError):
@@ -260,16 +253,15 @@ class Agent:
         if self.stopped():
             raise Stopped
         self.gate.check()
-        self.gate.check_approved(ticket, self.approvals)
+        self.gate.check_approved(ticket, self.home.approvals)
         if beat is not None:
             progress.beat(beat)
         if self.now() > 2 * ticket.expires_at - ticket.issued_at:
             raise RefusedError(
                 Code.TRAINING_FAILED, "the job took twice the time that the ticket gave; it was ended"
             )
-        assert self.hub is not None  # noqa: S101
         try:
-            self.cancelled.check(ticket.run, self.hub, self.now())
+            self.cancelled.check(ticket.run, self.home.hub, self.now())
             self.show_presence()
         except StoreError as exc:  # the job goes on
             log.debug("the store is away: %s", exc)
@@ -286,18 +278,18 @@ class Agent:
 
     def _may_leave(self, answer: Answer) -> bool:
         """False while the site holds it back, and for good where nobody wants it any more."""
-        if self.hub is None or not self.gate.lets_out(answer):
+        if not self.gate.lets_out(answer):
             return False
         try:
-            self.cancelled.check(answer.ticket.run, self.hub, self.now())
+            self.cancelled.check(answer.ticket.run, self.home.hub, self.now())
         except RefusedError:  # a refusal may still be said
             return answer.receipt.refusal is not None
         return True
 
     def _send(self, answer: Answer) -> None:
-        settle(answer, self.site, self.audit)  # where a crash or a full disk came between
+        settle(answer, self.site, self.home.audit)  # where a crash or a full disk came between
         try:
-            self.delivery.answer(answer.sealed.encode(), self.outbox.payload(answer))
+            self.home.delivery.answer(answer.sealed.encode(), self.outbox.payload(answer))
         except ContractError as exc:  # an old round's payload is gone, or a file was damaged
             log.warning("ticket %s: the answer cannot be sent: %s", answer.name, exc)
         self.outbox.delivered(answer.name)

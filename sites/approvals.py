@@ -13,7 +13,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -188,6 +188,19 @@ class Approvals:
             raise FileError(
                 f"{self._path} cannot be read and written ({exc.strerror}); run the command as the agent's user"
             ) from exc
+
+
+def sign_votes_anew(state: Path, old_public: str, new: SigningKey) -> None:
+    """The votes' head under a new key of the site, where the old one had signed it. Safe to repeat.
+
+    A head that neither has signed stays as it is, and approves nothing.
+    """
+    path = state / HEAD
+    raw = path.read_bytes() if path.exists() else None
+    if raw is None:
+        return
+    with suppress(SealError):
+        write_durably(path, new.seal(unseal(raw, _Signed, new.name, old_public)), folder_too=True)
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

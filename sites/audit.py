@@ -75,6 +75,10 @@ class Audit:
             self._catch_up(fd)
             self._write(fd, event)
 
+    def rekey(self, key: SigningKey) -> None:
+        """Sign with another key of the same site from now on."""
+        self._key = key
+
     def secure(self) -> None:
         """Make every line so far durable, and sign how long the log is. Raises FileError."""
         with self._locked() as fd:
@@ -174,6 +178,20 @@ def signed_head(path: Path, site: str, public_key: str) -> Head | None:
         return None
     except SealError as exc:
         raise BrokenChainError(f"{path} is not what this site's key has signed: {exc}") from exc
+
+
+def sign_head_anew(path: Path, old_public: str, new: SigningKey) -> None:
+    """The head under a new key, where the old one had signed it. Safe to repeat.
+
+    Raises:
+        BrokenChainError: neither has signed it.
+    """
+    try:
+        signed_head(path, new.name, new.public_hex)
+    except BrokenChainError:
+        head = signed_head(path, new.name, old_public)
+        if head is not None:
+            write_durably(path, new.seal(head))
 
 
 def check_signed(path: Path, signed: Head | None, found: Head) -> None:

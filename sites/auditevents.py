@@ -69,6 +69,15 @@ class HubPinned(Message):
     public_key: PublicKey
 
 
+class Membership(Message):
+    """What this site is to its hub from now on. `asked`: it has answered a kit; `renewed`: its keys are others now."""
+
+    event: Literal["membership"] = "membership"
+    state: Literal["asked", "confirmed", "rotating", "renewed", "revoked", "left"]
+    word: int = Field(ge=0)  # number of the hub's word; 0: this site's own
+    public_key: PublicKey  # of this site
+
+
 class TicketIgnored(Message):
     """Something in the mailbox that the pinned hub did not write for this place."""
 
@@ -160,6 +169,7 @@ Event = (
     | VersionChanged
     | LogMended
     | HubPinned
+    | Membership
     | TicketIgnored
     | TicketAccepted
     | TicketRefused

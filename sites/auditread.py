@@ -12,11 +12,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from infra.errors import FileError
-from infra.signing import SigningKey
 from sites.audit import FILE, HEAD, check_signed, follow, signed_head
 from sites.auditevents import Line
 from sites.chain import BrokenChainError, Head
-from sites.identity import KEY
+from sites.identity import own_public_key
 
 
 def lines(state: Path) -> Iterator[Line]:
@@ -60,10 +59,7 @@ def verified(state: Path, site: str) -> tuple[Head, int]:
 def _signed(state: Path, site: str) -> Head | None:
     if not (state / HEAD).exists():
         return None
-    if not (state / KEY).exists():
-        raise FileError(f"{state / KEY} is gone; without it nobody can check what it has signed")
-    key = SigningKey.load_or_create(site, state / KEY)
-    return signed_head(state / HEAD, site, key.public_hex)
+    return signed_head(state / HEAD, site, own_public_key(site, state))
 
 
 def _raw_lines(path: Path) -> Iterator[bytes]:

@@ -20,6 +20,8 @@ class Command(NamedTuple):
 
 
 COMMANDS: dict[str, Command] = {
+    "enrol": Command("sites.commands.enrol", "join a hub with the kit that it sent: keys are made here"),
+    "leave": Command("sites.commands.leave", "end the membership: keys destroyed, ledger and audit log kept"),
     "start": Command("sites.commands.start", "answer the hub's tickets, under this site's own rules"),
     "doctor": Command("sites.commands.doctor", "is everything ready? one row per check, each with its cure"),
     "review": Command(
@@ -51,6 +53,7 @@ COMMANDS: dict[str, Command] = {
 }
 
 EPILOG = """examples:
+  fedrounds-site enrol kit.json --config site.yaml
   fedrounds-site doctor --config site.yaml      before the first start, and whenever something is odd
   fedrounds-site start --config site.yaml
   fedrounds-site review STUDY --config site.yaml       then: approve, or reject

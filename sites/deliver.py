@@ -16,14 +16,16 @@ from collections.abc import Callable
 from functools import partial
 
 from infra.errors import SealError, StoreError
-from infra.signing import MAX_SEALED_BYTES, SigningKey, unseal
+from infra.identity import Encrypted, Identity, Peer
+from infra.signing import MAX_SEALED_BYTES, read_kind, unseal
 from infra.store.base import Store, check_key
 from sites.audit import Audit
 from sites.auditevents import UNLOGGED, BytesOut
 from sites.egress import Egress
 from tasks import layout
-from tasks.contracts import Card, Code, Presence, Progress, Receipt, Ticket
+from tasks.contracts import Card, Code, Message, Presence, Progress, Receipt, Ticket
 from tasks.errors import ContractError
+from tasks.membership import Enrolment, Succession
 
 log = logging.getLogger(__name__)
 
@@ -40,28 +42,41 @@ class Delivery:
     def __init__(
         self,
         store: Store,
-        key: SigningKey,
+        identity: Identity,
+        hub: Peer | None = None,
         audit: Audit | None = None,
         paused: Callable[[], bool] = lambda: False,
         egress: Egress | None = None,
     ):
         self._store = store
-        self._key = key
+        self.identity = identity
+        self._to = [] if hub is None else [hub, identity.public]
         self._audit, self._paused, self._egress = audit, paused, egress
         self._announced: set[tuple[str, str]] = set()  # in the audit log, and on its way
-        self._prefix = f"sites/{key.name}/out/"
+        self._prefix = f"sites/{identity.name}/out/"
 
     def card(self, card: Card) -> None:
-        sealed = self._key.seal(card)
-        self._out(layout.card_key(self._key.name), sealed, logging.INFO, though_paused=True)
+        """Public: signed, and not encrypted."""
+        sealed = self.identity.signing.seal(card)
+        self._out(layout.card_key(self.identity.name), sealed, logging.INFO, though_paused=True)
+
+    def enrolment(self, enrolment: Enrolment) -> None:
+        key = layout.enrolment_key(enrolment.site, enrolment.card.public_key)
+        self._say(key, enrolment, logging.INFO, though_paused=True)
+
+    def succession(self, succession: Succession) -> None:
+        key = layout.succession_key(succession.site, succession.number)
+        self._say(key, succession, logging.INFO, though_paused=True)
+
+    def leaving(self, site: str, sealed: bytes) -> None:
+        """The site's last word, as it was kept."""
+        self._out(layout.leaving_key(site), sealed, logging.INFO, though_paused=True)
 
     def presence(self, presence: Presence) -> None:
-        self._out(
-            layout.presence_key(self._key.name), self._key.seal(presence), logging.DEBUG, though_paused=True
-        )
+        self._say(layout.presence_key(presence.site), presence, logging.DEBUG, though_paused=True)
 
     def progress(self, ticket: Ticket, progress: Progress) -> None:
-        self._out(layout.answer_key(ticket, "progress.json"), self._key.seal(progress), logging.DEBUG)
+        self._say(layout.answer_key(ticket, "progress.json"), progress, logging.DEBUG)
 
     def probe(self, padding: int = 0) -> None:
         """Write, read back and remove an object of the own prefix: for the doctor.
@@ -87,10 +102,6 @@ class Delivery:
         if self._store.put_if_absent(key, PROBE):
             self._store.delete(key)
 
-    def seal(self, receipt: Receipt) -> bytes:
-        """The bytes of a receipt: made once, kept by the outbox, sent as often as it takes."""
-        return self._key.seal(receipt)
-
     def answer(self, sealed: bytes, payload: bytes | None) -> None:
         """Send an update, if there is one, and then its receipt. Safe to repeat.
 
@@ -98,7 +109,7 @@ class Delivery:
             ContractError: the receipt is not this site's, the payload is not the one it names, or the gate is closed.
         """
         try:
-            receipt = unseal(sealed, Receipt, self._key.name, self._key.public_hex)
+            receipt = self._own_receipt(sealed)
         except SealError as exc:
             raise ContractError(f"an answer in the outbox is damaged: {exc}") from exc
         check_belongs(receipt, payload)
@@ -116,6 +127,22 @@ class Delivery:
         for key, data in parts.items():
             final = data is sealed
             self._out(key, data, logging.INFO, limit, once=final, though_paused=final and says_so)
+
+    def _own_receipt(self, sealed: bytes) -> Receipt:
+        """The receipt in an envelope of this site's, sealed for the place that it names itself. Raises SealError."""
+        own, place = self.identity.public, ""
+        if read_kind(sealed) == "encrypted":
+            place = unseal(sealed, Encrypted, own.name, own.public_key).place
+        receipt = self.identity.open(sealed, Receipt, own, place)
+        if place not in ("", layout.answer_key(receipt, "receipt.json")):
+            raise SealError(f"the receipt was sealed for {place}")
+        return receipt
+
+    def _say(self, key: str, message: Message, level: int, though_paused: bool = False) -> None:
+        """Seal a message for the hub's eyes, and send it."""
+        if not self._to:
+            raise ContractError(f"not sent: {key}; this site obeys no hub yet")
+        self._out(key, self.identity.seal(message, self._to, key), level, though_paused=though_paused)
 
     def _announce(
         self,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from pydantic import Field
@@ -23,7 +23,7 @@ from infra.signing import SigningKey, unseal
 from sites.auditevents import BytesOut
 from sites.auditread import lines
 from sites.chain import BrokenChainError
-from sites.identity import KEY, own_key
+from sites.identity import FORMER, own_public_key
 from sites.ledger import Ledger, Row
 from sites.outbox import Outbox
 from sites.payload import form_of, norm, read_tensors
@@ -179,15 +179,24 @@ def egress_records(state: Path, site: str, public_key: str) -> Iterator[EgressRe
         lines = (state / FILE).read_bytes().split(b"\n")
     except FileNotFoundError:
         return
+    former = (state / FORMER).read_text().split() if (state / FORMER).exists() else []
     for number, line in enumerate(lines, 1):
         if not line.endswith(b"}"):
             continue
         try:
-            yield unseal(line, EgressRecord, site, public_key)
+            yield _opened(line, site, [public_key, *former])
         except SealError as exc:
             raise SealError(
                 f"line {number} of {state / FILE} is not what this site has signed: {exc}"
             ) from exc
+
+
+def _opened(line: bytes, site: str, keys: list[str]) -> EgressRecord:
+    """A record under the site's key, or one that it had before. Raises SealError."""
+    for key in keys[1:]:
+        with suppress(SealError):
+            return unseal(line, EgressRecord, site, key)
+    return unseal(line, EgressRecord, site, keys[0])
 
 
 def noted_egress(state: Path, site: str) -> list[EgressRecord]:
@@ -198,9 +207,7 @@ def noted_egress(state: Path, site: str) -> list[EgressRecord]:
         SealError: a line was not signed by this site's key.
         BrokenChainError: an object has a record and no line in the audit log, or the reverse.
     """
-    if not (state / KEY).exists():
-        raise FileError(f"there is no {state / KEY}; the first start of the agent makes it")
-    records = list(egress_records(state, site, own_key(site, state).public_hex))
+    records = list(egress_records(state, site, own_public_key(site, state)))
     events = (line.event for line in lines(state))
     logged = {(e.key, e.sha256) for e in events if isinstance(e, BytesOut) and e.key.endswith(ANSWERS)}
     unknown = {(r.key, r.sha256) for r in records} - logged

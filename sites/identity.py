@@ -1,34 +1,55 @@
 """Who this site is, and which hub it obeys.
 
-The site's key is made here at the first start and never leaves the state
-folder. The hub's key is pinned at first sight; another one is refused from
-then on, whatever the store shows. Enrolment by kit will replace first sight.
+The site's keys are made here, once, and never leave the state folder; no
+upgrade and no second enrolment makes others. The hub's keys come from the kit
+(enrol.py); another hub is refused from then on, whatever the store shows.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from infra.errors import SealError
+from infra.errors import FileError, SealError
+from infra.identity import Identity
+from infra.keyfile import replace_private
 from infra.signing import SigningKey, peek, unseal
 from tasks.contracts import Card
 
-log = logging.getLogger(__name__)
-
 KEY = "site.key"
+AGREEMENT = "site.x25519"
 HUB = "hub.json"
+FORMER = "former.keys"  # public keys that this site had before, one a line
+LAST_CARD = "card.json"  # public keys of a site that has left and destroyed its secret ones
 
 
-def own_key(site: str, state: Path) -> SigningKey:
-    """The site's signing key, made at the first call."""
-    return SigningKey.load_or_create(site, state / KEY)
+def own_identity(site: str, state: Path) -> Identity:
+    """The site's keys, made at the first call."""
+    return Identity.load_or_create(site, state / KEY, state / AGREEMENT)
 
 
-def own_card(key: SigningKey) -> Card:
-    return Card(name=key.name, role="site", public_key=key.public_hex, version=own_version())
+def own_public_key(site: str, state: Path) -> str:
+    """The key to check what this site has signed; also where it has left and its secret keys are destroyed.
+
+    Raises:
+        FileError: there is none.
+    """
+    if (state / KEY).exists():
+        return SigningKey.load_or_create(site, state / KEY).public_hex
+    if not (state / LAST_CARD).exists():
+        raise FileError(f"{state / KEY} is gone; without it nobody can check what it has signed")
+    return Card.model_validate_json((state / LAST_CARD).read_bytes()).public_key
+
+
+def own_card(identity: Identity) -> Card:
+    public = identity.public
+    return Card(
+        name=identity.name,
+        role="site",
+        public_key=public.public_key,
+        agreement_key=public.agreement_key,
+        version=own_version(),
+    )
 
 
 def own_version() -> str:
@@ -39,7 +60,7 @@ def own_version() -> str:
 
 
 def pinned_hub(state: Path) -> Card | None:
-    """The hub this site obeys; None before the first contact.
+    """The hub this site obeys; None before it is enrolled.
 
     Raises:
         SealError: the pin was damaged.
@@ -51,9 +72,21 @@ def pinned_hub(state: Path) -> Card | None:
         return Card.model_validate_json(path.read_bytes())
     except ValueError as exc:
         raise SealError(
-            f"{path} is damaged. Ask the hub's operator for the hub's public key, compare it with "
-            f"shared/hub.json in the store, remove the file and start again."
+            f"{path} is damaged. Restore it from a backup, or remove it and enrol again with a kit of the hub's: "
+            f"fedrounds-site enrol kit.json --config site.yaml"
         ) from exc
+
+
+def hub_of(state: Path) -> Card:
+    """The hub this site obeys.
+
+    Raises:
+        FileError: it is not enrolled.
+    """
+    hub = pinned_hub(state)
+    if hub is None:
+        raise FileError("this site is not enrolled: fedrounds-site enrol kit.json --config site.yaml")
+    return hub
 
 
 def read_hub_card(raw: bytes) -> Card:
@@ -69,20 +102,23 @@ def read_hub_card(raw: bytes) -> Card:
     return card
 
 
-def pin_hub(state: Path, raw: bytes) -> Card:
-    """Pin the hub's card unless one is pinned; returns the pinned one. Raises SealError: not a hub's card."""
-    card = read_hub_card(raw)
-    try:
-        fd = os.open(state / HUB, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        pass
-    else:
-        with os.fdopen(fd, "wb") as file:
-            file.write(card.model_dump_json().encode())
-            file.flush()
-            os.fsync(file.fileno())
-        log.info("hub pinned: public key %s", card.public_key)
+def pin_hub(state: Path, card: Card) -> Card:
+    """Obey this hub from now on. The same hub again changes nothing, but may add the key to encrypt to.
+
+    Raises:
+        SealError: this site obeys another hub.
+    """
     pinned = pinned_hub(state)
-    if pinned is None or pinned.public_key != card.public_key:
-        log.error("the store shows a hub with another key than the pinned one; its tickets are ignored")
-    return pinned or card
+    if pinned is not None and pinned.public_key != card.public_key:
+        raise SealError(
+            f"this site obeys the hub with key {pinned.public_key[:16]}, and this is one with key "
+            f"{card.public_key[:16]}. Call the hub's operator. If the hub was really made anew: fedrounds-site leave, "
+            f"and enrol with its kit into a new state folder."
+        )
+    if pinned is not None and pinned.agreement_key not in (None, card.agreement_key):
+        raise SealError(
+            f"the hub with key {card.public_key[:16]} shows another key to encrypt to than before"
+        )
+    if pinned != card:
+        replace_private(state / HUB, card.model_dump_json().encode())
+    return card

@@ -20,8 +20,10 @@ from infra.errors import FileError, InfraError, StoreError
 from infra.store import open_store
 from sites.agent import Agent, Stopped
 from sites.children import WarmRunner
+from sites.enrol import look_once
 from sites.job import Runner
 from sites.logs import start_logging
+from sites.membership import must_be_enrolled
 from sites.pace import Pace, rhythm_of
 from sites.settings import Site
 from sites.stopfile import halted, may_start
@@ -54,6 +56,8 @@ def serve(site: Site, verbose: bool = False) -> int:
     must_have_policy(site)
     site.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     may_start(site.state)
+    look_once(site)
+    must_be_enrolled(site.state)
     with only_agent(site.state):
         start_logging(site.state, verbose)
         name, stop, runner = site.settings.site, Stop(), WarmRunner()

@@ -42,6 +42,10 @@ class Mailbox:
     def hub_card(self) -> bytes | None:
         return self.store.get(layout.HUB_CARD)
 
+    def member_word(self) -> bytes | None:
+        """The hub's newest word on this site."""
+        return self.store.get(layout.member_key(self.site))
+
     def study(self, ticket: Ticket) -> bytes | None:
         return self.store.get(layout.study_key(ticket.study, ticket.study_sha256))
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from infra.errors import FileError
+from infra.identity import Identity, Peer
 from tasks import layout
 from tasks.contracts import Operation, Receipt, Ticket
 
@@ -33,6 +34,16 @@ class Answer(BaseModel):
     @property
     def name(self) -> str:
         return layout.ticket_name(self.ticket)
+
+    @classmethod
+    def sealed_now(cls, ticket: Ticket, receipt: Receipt, by: Identity, hub: Peer) -> Answer:
+        """The receipt in its envelope, for the hub and for this site itself."""
+        sealed = by.seal(receipt, [hub, by.public], layout.answer_key(receipt, "receipt.json"))
+        return cls(ticket=ticket, receipt=receipt, sealed=sealed.decode())
+
+    def sealed_by(self, new: Identity, hub: Peer) -> Answer:
+        """The same word under this site's new keys."""
+        return Answer.sealed_now(self.ticket, self.receipt, new, hub)
 
 
 class Outbox:

@@ -8,6 +8,7 @@ with a refusal where it is wrong.
 from __future__ import annotations
 
 from infra.errors import SealError, StoreError
+from infra.identity import Identity
 from infra.signing import unseal
 from infra.store.base import check_key
 from tasks import layout
@@ -16,14 +17,16 @@ from tasks.errors import RefusedError
 from tasks.study import Study
 
 
-def open_ticket(raw: bytes, key: str, hub: Card, site: str) -> Ticket:
-    """The ticket in `raw`, if the pinned hub signed it for this site and for this place.
+def open_ticket(raw: bytes, key: str, hub: Card, identity: Identity) -> Ticket:
+    """The ticket in `raw`, if the site's own hub sealed it for this site and for this place.
+
+    A hub of the version before signs and does not encrypt; whose ticket it is, the signature says in both cases.
 
     Raises:
         SealError: nobody's ticket, or one for another site or place.
     """
-    ticket = unseal(raw, Ticket, hub.name, hub.public_key)
-    if ticket.site != site or layout.ticket_key(ticket) != key:
+    ticket = identity.open(raw, Ticket, hub, key)
+    if ticket.site != identity.name or layout.ticket_key(ticket) != key:
         raise SealError(f"the ticket was written for site {ticket.site!r}, as {layout.ticket_name(ticket)}")
     return ticket
 
@@ -34,7 +37,7 @@ def check_ticket(ticket: Ticket, now: float) -> None:
     Raises:
         RefusedError: bad_ticket or expired.
     """
-    if ticket.protocol != PROTOCOL:
+    if ticket.protocol not in (PROTOCOL - 1, PROTOCOL):
         raise RefusedError(
             Code.BAD_TICKET,
             f"the hub speaks protocol {ticket.protocol}, this site {PROTOCOL}; bring both to one version",

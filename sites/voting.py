@@ -13,7 +13,7 @@ from sites.approvals import Approvals, Entry
 from sites.approved import keep
 from sites.audit import Audit
 from sites.auditevents import StudyApproved, StudyRejected
-from sites.identity import own_key, own_version
+from sites.identity import own_identity, own_version
 from sites.policyterms import Approval
 from sites.proposals import Version
 from sites.settings import Site
@@ -26,6 +26,11 @@ class NotAllowedError(FederationError):
     """Somebody may not do that here."""
 
     exit_code = 5
+
+
+def approvals_of(site: Site) -> Approvals:
+    """The votes of a site, under its own key."""
+    return Approvals(site.state, own_identity(site.settings.site, site.state).signing)
 
 
 def approve(site: Site, version: Version, person: str) -> Entry:
@@ -96,7 +101,7 @@ def _vote_of(version: Version, verdict: str, person: str, reason: str) -> Vote:
 def _vote(site: Site, vote: Vote, version: Version | None) -> Entry:
     """Keep what it is about, note it in the audit log, then vote: nothing is in force that is not noted."""
     site.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    key = own_key(site.settings.site, site.state)
+    key = own_identity(site.settings.site, site.state).signing
     approvals = Approvals(site.state, key)
     approvals.entries()  # votes that were tampered with take no new one
     if version is not None:

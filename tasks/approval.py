@@ -10,15 +10,16 @@ from infra.errors import SealError
 from infra.hub import Hub
 from tasks import layout
 from tasks.contracts import Presence, Proposal, Ticket, approval_sha256
-from tasks.pins import site_key
+from tasks.registry import site_card
 from tasks.sealed import open_from_site
 from tasks.study import Study
 
 
 def approved_at(hub: Hub, site: str) -> frozenset[str]:
     """What the site's last sign of life says is approved there; empty where there is none."""
-    raw = hub.store.get(layout.presence_key(site))
-    presence = open_from_site(raw, Presence, site, site_key(hub, site)) if raw else None
+    key = layout.presence_key(site)
+    raw = hub.store.get(key)
+    presence = open_from_site(hub, raw, Presence, site_card(hub, site), key) if raw else None
     return frozenset(presence.approved) if presence else frozenset()
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-PROTOCOL = 1  # raised when the meaning of a message changes; a new optional field does not raise it
+PROTOCOL = 2  # raised when the meaning of a message changes; a new optional field does not raise it
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]  # sites, studies, runs
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]

@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from infra.hub import Hub
 from infra.orchestrator import step
 from tasks import layout
-from tasks.contracts import Code, Operation, Receipt, Ticket
+from tasks.contracts import PROTOCOL, Code, Operation, Receipt, Ticket
 from tasks.lease import keep
-from tasks.pins import site_key
 from tasks.plan import RoundPlan
+from tasks.registry import site_card
 from tasks.sealed import open_from_site
 from tasks.tickets import last_ticket, read_ticket
 
@@ -65,8 +65,9 @@ def _failures(hub: Hub, last: Ticket) -> int:
 
 def _unapproved(hub: Hub, ticket: Ticket) -> bool:
     """True where the site has signed that this attempt was not approved; a receipt that is lost says nothing."""
-    raw = hub.store.get(layout.answer_key(ticket, "receipt.json"))
-    receipt = open_from_site(raw, Receipt, ticket.site, site_key(hub, ticket.site)) if raw else None
+    key = layout.answer_key(ticket, "receipt.json")
+    raw = hub.store.get(key)
+    receipt = open_from_site(hub, raw, Receipt, site_card(hub, ticket.site), key) if raw else None
     return (
         receipt is not None
         and (receipt.run, receipt.round, receipt.attempt) == (ticket.run, ticket.round, ticket.attempt)
@@ -92,7 +93,9 @@ def _ticket(
     last = last_ticket(hub, plan.manifest.run, site, of, operation)
     if last is not None and last.parameters_sha256 == sha256 and _still_good(hub, last):
         return last
+    card = site_card(hub, site)
     ticket = Ticket(
+        protocol=min(PROTOCOL, card.protocol) if card else PROTOCOL,
         run=plan.manifest.run,
         study=plan.study.name,
         study_sha256=plan.manifest.study_sha256,
@@ -112,14 +115,18 @@ def _ticket(
 
 def _write(hub: Hub, plan: RoundPlan, ticket: Ticket) -> Ticket:
     keep(hub, plan.study.name)  # a hub that slept past its lease asks nobody
-    hub.write_once(layout.ticket_key(ticket), ticket)
+    card = site_card(hub, ticket.site)
+    if card is None:  # nobody to ask: follow.py says so
+        return ticket
+    hub.write_once_to(card, layout.ticket_key(ticket), ticket)
     return read_ticket(hub, layout.ticket_key(ticket)) or ticket
 
 
 def _still_good(hub: Hub, ticket: Ticket) -> bool:
     """True where the site may yet answer, or has delivered."""
-    raw = hub.store.get(layout.answer_key(ticket, "receipt.json"))
+    key = layout.answer_key(ticket, "receipt.json")
+    raw = hub.store.get(key)
     if raw is None:
         return hub.now() < ticket.expires_at
-    receipt = open_from_site(raw, Receipt, ticket.site, site_key(hub, ticket.site))
+    receipt = open_from_site(hub, raw, Receipt, site_card(hub, ticket.site), key)
     return receipt is not None and receipt.refusal is None

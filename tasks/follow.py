@@ -1,7 +1,7 @@
 """Hub: what one site says to one ticket, look by look, and what it said in the end.
 
 A look never blocks: collect.py and evaluate.py look at all sites in turn, or
-each in a thread of its own. Nothing is believed that the site's pinned key did
+each in a thread of its own. Nothing is believed that the site's own key did
 not sign for this very ticket.
 """
 
@@ -17,7 +17,7 @@ from tasks.approval import is_approved, who_waits
 from tasks.contracts import Code, Operation, Presence, Progress, Reached, Receipt, Ticket
 from tasks.going import check_going, keep_going
 from tasks.lease import keep
-from tasks.pins import site_key
+from tasks.registry import site_card
 from tasks.sealed import open_from_site
 from tasks.waiting import Waiting
 
@@ -74,6 +74,8 @@ class Follower:
         """
         if self._unapproved is not None:
             return self._wait_for_people(self._unapproved)
+        if self._new and site_card(self._hub, self._ticket.site) is None:
+            return self._missing(Code.NOT_ENROLLED)
         if self._new:
             show("Waiting", "the ticket is in the site's mailbox")
             self._new = False
@@ -83,7 +85,7 @@ class Follower:
             return self._unless_again(_open_receipt(hub, ticket, raw))
         self._mirror_progress()
         if hub.now() >= ticket.expires_at:
-            return self._missing(Code.NO_ANSWER if site_key(hub, ticket.site) else Code.NOT_ENROLLED)
+            return self._missing(Code.NO_ANSWER if site_card(hub, ticket.site) else Code.NOT_ENROLLED)
         if self._waiting.over(hub.now()):
             return self._missing(Code.TOO_LATE)
         keep(hub, ticket.study)
@@ -126,11 +128,12 @@ class Follower:
 
     def _mirror_progress(self) -> None:
         hub, ticket = self._hub, self._ticket
-        found = hub.store.get_if_changed(layout.answer_key(ticket, "progress.json"), self._seen)
+        key = layout.answer_key(ticket, "progress.json")
+        found = hub.store.get_if_changed(key, self._seen)
         if found is None:
             return
         self._seen = found.tag
-        progress = open_from_site(found.data, Progress, ticket.site, site_key(hub, ticket.site))
+        progress = open_from_site(hub, found.data, Progress, site_card(hub, ticket.site), key)
         if progress is not None and progress.ticket_sha256 == ticket.sha256:
             steps = f"step {progress.step} of {progress.steps}" if progress.steps else ""
             self._reached = progress.state
@@ -139,8 +142,9 @@ class Follower:
 
     def _missing(self, code: Code) -> Answer:
         hub, site = self._hub, self._ticket.site
-        raw = hub.store.get(layout.presence_key(site))
-        presence = open_from_site(raw, Presence, site, site_key(hub, site)) if raw else None
+        key = layout.presence_key(site)
+        raw = hub.store.get(key)
+        presence = open_from_site(hub, raw, Presence, site_card(hub, site), key) if raw else None
         silent = None if presence is None else max(0.0, hub.now() - presence.at)
         return Answer(site, self._ticket, None, code, reached=self._reached, silent_s=silent)
 
@@ -162,10 +166,10 @@ def follow_all(
 
 
 def _open_receipt(hub: Hub, ticket: Ticket, raw: bytes) -> Answer:
-    key = site_key(hub, ticket.site)
-    receipt = open_from_site(raw, Receipt, ticket.site, key)
+    card = site_card(hub, ticket.site)
+    receipt = open_from_site(hub, raw, Receipt, card, layout.answer_key(ticket, "receipt.json"))
     if receipt is None:
-        return Answer(ticket.site, ticket, None, Code.BAD_SIGNATURE if key else Code.NOT_ENROLLED)
+        return Answer(ticket.site, ticket, None, Code.BAD_SIGNATURE if card else Code.NOT_ENROLLED)
     if not _fits(receipt, ticket):
         return Answer(ticket.site, ticket, receipt, Code.BAD_UPDATE)
     return Answer(ticket.site, ticket, receipt, receipt.refusal, hub.now())

@@ -1,9 +1,9 @@
 """Where everything lies in the object store. The only place that spells a key.
 
 shared/        hub writes, sites read: card, studies, runs, parameters
-sites/<s>/in/  hub writes, site s reads: bell and tickets
-sites/<s>/out/ site s writes, hub reads: card, presence, answers
-hub/           hub only: pins, leases, commits
+sites/<s>/in/  hub writes, site s reads: bell, membership and tickets
+sites/<s>/out/ site s writes, hub reads: card, enrolment, presence, answers
+hub/           hub only: register of sites, leases, commits
 """
 
 from __future__ import annotations
@@ -92,7 +92,46 @@ def runs_prefix() -> str:
 
 
 def pin_key(site: str) -> str:
+    """Where the version before kept a site's card; read, never written."""
     return f"hub/sites/{site}.json"
+
+
+def members_prefix(site: str) -> str:
+    return f"hub/sites/{site}/members/"
+
+
+def invitations_prefix(site: str) -> str:
+    return f"hub/sites/{site}/invitations/"
+
+
+def numbered(prefix: str, number: int) -> str:
+    return f"{prefix}{number:05d}.json"
+
+
+def register_prefix() -> str:
+    return "hub/sites/"
+
+
+def member_key(site: str) -> str:
+    """The hub's newest word on a site, in the site's mailbox."""
+    return f"sites/{site}/in/member.json"
+
+
+def enrolments_prefix(site: str) -> str:
+    return f"sites/{site}/out/enrolments/"
+
+
+def enrolment_key(site: str, public_key: str) -> str:
+    """One place for each key that answers, so that two who claim one name do not overwrite each other."""
+    return f"{enrolments_prefix(site)}{public_key}.json"
+
+
+def succession_key(site: str, number: int) -> str:
+    return f"sites/{site}/out/successions/{number:05d}.json"
+
+
+def leaving_key(site: str) -> str:
+    return f"sites/{site}/out/leaving.json"
 
 
 def lease_prefix(study: str) -> str:

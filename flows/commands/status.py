@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def site_facts(hub: Hub) -> list[dict[str, Any]]:
-    """What each site that ever showed its card signed of itself.
+    """What each site of the register has signed of itself.
 
     Raises:
         StoreError: the store cannot be read.
@@ -55,18 +55,18 @@ def site_facts(hub: Hub) -> list[dict[str, Any]]:
     from tasks import layout
     from tasks.approval import unapproved
     from tasks.contracts import Presence
-    from tasks.pins import site_key
+    from tasks.registry import members
     from tasks.sealed import open_from_site
 
     found, waits = [], unapproved(hub)
-    named = {key.split("/")[1] for key in hub.store.list(layout.sites_prefix())}
-    for site in sorted(name for name in named if hub.store.get(layout.card_key(name)) is not None):
-        key, raw = site_key(hub, site), hub.store.get(layout.presence_key(site))
-        presence = open_from_site(raw, Presence, site, key) if raw else None
+    for site, word in members(hub).items():
+        key, card = layout.presence_key(site), word.card if word.active else None
+        raw = hub.store.get(key)
+        presence = open_from_site(hub, raw, Presence, card, key) if raw else None
         found.append(
             {
                 "site": site,
-                "known": key is not None,
+                "state": word.state,
                 "last_contact": presence.at if presence else None,
                 "busy": presence.busy if presence else None,
                 "paused": presence.paused if presence else None,
@@ -99,7 +99,13 @@ def _print(facts: dict[str, Any], trouble: str | None) -> None:
     )
     for site in facts["sites"]:
         heard = site["last_contact"]
-        when = "card not accepted" if not site["known"] else "never" if heard is None else _ago(heard)
+        when = (
+            site["state"]
+            if site["state"] in ("revoked", "left")
+            else "never"
+            if heard is None
+            else _ago(heard)
+        )
         sites.add_row(
             site["site"],
             when,
@@ -108,7 +114,8 @@ def _print(facts: dict[str, Any], trouble: str | None) -> None:
             ", ".join(f"{w['study']} {w['approval_sha256'][:12]}" for w in site["waits_for_approval"]) or "–",
         )
     console = Console()
-    console.print(servers, sites if facts["sites"] else f"no site has shown itself yet in {facts['store']}")
+    none = "no site is enrolled yet: fedrounds site add NAME --out kit.json"
+    console.print(servers, sites if facts["sites"] else none)
     if trouble:
         console.print(f"the store cannot be read: {trouble}")
 

@@ -39,11 +39,10 @@ def run(args: argparse.Namespace) -> int:
 
 def approvals(site: Site) -> dict[str, Any]:
     """What `--json` prints. Raises BrokenChainError: the votes are not what was written."""
-    from sites.approvals import Approvals
-    from sites.identity import own_key
+    from sites.voting import approvals_of
 
     rule = site.settings.policy.approval
-    book = Approvals(site.state, own_key(site.settings.site, site.state))
+    book = approvals_of(site)
     standing, votes = book.standing(rule), book.entries()
     return {
         "site": site.settings.site,

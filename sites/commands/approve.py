@@ -37,11 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sites.approvals import Approvals
-    from sites.identity import own_key
     from sites.proposals import find
     from sites.settings import load_site
-    from sites.voting import approve, voices_missing, whoever
+    from sites.voting import approvals_of, approve, voices_missing, whoever
 
     site = load_site(args.config)
     version = find(args.study, site)
@@ -52,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         return 1
     vote = approve(site, version, person).vote
     rule = site.settings.policy.approval
-    standing = Approvals(site.state, own_key(site.settings.site, site.state)).standing(rule)
+    standing = approvals_of(site).standing(rule)
     voices = standing.voices[vote.study][vote.approval_sha256]
     missing = voices_missing(rule, voices)
     if args.json:

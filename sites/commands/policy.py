@@ -103,12 +103,11 @@ def _store(site: Site) -> Store:
 
 def _missing(site: Site, study: Study, recipe_sha256: str, operation: Operation) -> str:
     """What the site's people still have to do."""
-    from sites.approvals import Approvals
-    from sites.identity import own_key
     from sites.votes import missing_approval
+    from sites.voting import approvals_of
 
     rule = site.settings.policy.approval
-    standing = Approvals(site.state, own_key(site.settings.site, site.state)).standing(rule)
+    standing = approvals_of(site).standing(rule)
     return missing_approval(standing, rule, study.name, study.sha256, recipe_sha256, operation)
 
 

@@ -24,15 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sites.approvals import Approvals
-    from sites.identity import own_key
     from sites.proposals import find
     from sites.settings import load_site
-    from sites.voting import reject, whoever, withdraw
+    from sites.voting import approvals_of, reject, whoever, withdraw
 
     site = load_site(args.config)
     person = args.person or whoever()
-    approvals = Approvals(site.state, own_key(site.settings.site, site.state))
+    approvals = approvals_of(site)
     before = approvals.standing(site.settings.policy.approval).in_force.get(args.study)
     if before is not None:  # no store is needed to stop something
         entry = withdraw(site, before, person, args.reason)

@@ -49,11 +49,10 @@ def run(args: argparse.Namespace) -> int:
 
 def review(version: Version, site: Site) -> dict[str, Any]:
     """What `--json` prints."""
-    from sites.approvals import Approvals
-    from sites.identity import own_key
     from sites.terms import modules, sentences
+    from sites.voting import approvals_of
 
-    approvals = Approvals(site.state, own_key(site.settings.site, site.state))
+    approvals = approvals_of(site)
     standing = approvals.standing(site.settings.policy.approval)
     name, wanted = version.study.name, version.approval_sha256
     before = standing.in_force.get(name) or approvals.last_approved(name)

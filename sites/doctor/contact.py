@@ -7,19 +7,29 @@ from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit
 
 from infra.errors import SealError, StoreError
-from infra.signing import SigningKey
+from infra.fingerprint import six_words
+from infra.identity import Identity
 from infra.store import open_store
 from infra.store.base import Store
 from sites.deliver import Delivery
 from sites.doctor import Check, Row
 from sites.identity import own_version, pinned_hub, read_hub_card
 from sites.mailbox import Mailbox
+from sites.membership import standing
 from sites.settings import Site
 from tasks.contracts import Card
+from tasks.membership import ACTIVE
 
 
 def checks() -> list[Check]:
     return [firewall, store, hub, version]
+
+
+def words_of(card: Card) -> str:
+    """Its six words, or the beginning of its one key where it is of the version before."""
+    if card.agreement_key is None:
+        return f"key {card.public_key[:16]}"
+    return six_words(card.public_key, card.agreement_key)
 
 
 def store_of(site: Site) -> Store:
@@ -28,9 +38,8 @@ def store_of(site: Site) -> Store:
 
 
 def hub_of(site: Site) -> Card | None:
-    """The pinned hub, or the one that would be pinned at the first start."""
-    raw = Mailbox(store_of(site), site.settings.site).hub_card()
-    return pinned_hub(site.state) or (read_hub_card(raw) if raw else None)
+    """The hub that this site obeys."""
+    return pinned_hub(site.state)
 
 
 def firewall(site: Site) -> Iterator[Row]:
@@ -45,7 +54,7 @@ def firewall(site: Site) -> Iterator[Row]:
 
 
 def store(site: Site) -> Iterator[Row]:
-    delivery = Delivery(store_of(site), SigningKey.create(site.settings.site))  # the probe is not signed
+    delivery = Delivery(store_of(site), Identity.create(site.settings.site))  # the probe is not signed
     began = time.monotonic()
     try:
         delivery.probe()
@@ -58,34 +67,30 @@ def store(site: Site) -> Iterator[Row]:
 
 
 def hub(site: Site) -> Iterator[Row]:
-    pinned = pinned_hub(site.state)
+    now, pinned = standing(site.state), pinned_hub(site.state)
+    if now not in ACTIVE or pinned is None:
+        texts = {"stranger": "this site is not enrolled", "asked": "the hub has not confirmed this site yet"}
+        cure = "fedrounds-site enrol kit.json --config site.yaml, with the kit that the hub's operator sends"
+        text = texts.get(now, f"this site is {now}: the hub takes nothing from it")
+        yield Row("hub", "warn" if now == "asked" else "fail", text, cure)
+    else:
+        yield Row("hub", "ok", f"this site is its member: {words_of(pinned)}")
     raw = Mailbox(store_of(site), site.settings.site).hub_card()
     if raw is None:
         cure = "ask the hub's operator to start it (fedrounds up) on this store"
-        yield Row("hub", "warn", "the store shows no hub yet", cure)
+        yield Row("hub card", "warn", "the store shows no hub yet", cure)
         return
     try:
         card = read_hub_card(raw)
     except SealError as exc:
-        yield Row("hub", "fail", f"shared/hub.json is not a hub's card: {exc}", "tell the hub's operator")
+        text = f"shared/hub.json is not a hub's card: {exc}"
+        yield Row("hub card", "fail", text, "tell the hub's operator")
         return
     if pinned is not None and pinned.public_key != card.public_key:
-        text = f"the store shows key {card.public_key[:16]}, pinned is {pinned.public_key[:16]}"
-        yield Row("hub", "fail", text, "call the hub's operator: somebody may pose as the hub")
-    elif pinned is None:
-        cure = "compare it with the hub's operator by telephone before the first start pins it"
-        yield Row("hub", "warn", f"not pinned yet; the store shows {said(card)}", cure)
-    else:
-        yield Row("hub", "ok", f"pinned, {said(card)}")
-
-
-def said(card: Card) -> str:
-    """A party's keys as people compare them."""
-    if card.agreement_key is None:
-        return f"key {card.public_key[:16]}"
-    from infra.fingerprint import six_words
-
-    return f"key {card.public_key[:16]}, words: {six_words(card.public_key, card.agreement_key)}"
+        text = f"the store shows key {card.public_key[:16]}, this site's hub has {pinned.public_key[:16]}"
+        yield Row("hub card", "fail", text, "call the hub's operator: somebody may pose as the hub")
+    elif pinned is not None:
+        yield Row("hub card", "ok", "the store shows the same hub")
 
 
 def version(site: Site) -> Iterator[Row]:

@@ -79,7 +79,7 @@ def disk(site: Site) -> Iterator[Row]:
 def key(site: Site) -> Iterator[Row]:
     path = site.state / KEY
     if not path.exists():
-        yield Row("site key", "ok", "not made yet: the first start makes it")
+        yield Row("site key", "warn", "not made yet", "fedrounds-site enrol makes it, here")
     elif path.stat().st_mode & 0o077:
         yield Row("site key", "fail", f"{path} can be read by other users", f"chmod 600 {path}")
     else:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from infra.errors import StoreError
-from infra.signing import SigningKey
+from infra.identity import Identity
 from sites.deliver import Delivery
 from sites.doctor import Check, Row
 from sites.doctor.contact import store_of
@@ -27,7 +27,7 @@ def checks() -> list[Check]:
 
 
 def others(site: Site) -> Iterator[Row]:
-    store, delivery = store_of(site), Delivery(store_of(site), SigningKey.create(site.settings.site))
+    store, delivery = store_of(site), Delivery(store_of(site), Identity.create(site.settings.site))
     tries: dict[str, Callable[[], object]] = {
         "read another site's mailbox": lambda: store.get(f"sites/{NEIGHBOUR}/out/card.json"),
         "list all mailboxes": lambda: store.list("sites/"),
@@ -47,7 +47,7 @@ def others(site: Site) -> Iterator[Row]:
 
 
 def throughput(site: Site) -> Iterator[Row]:
-    delivery = Delivery(store_of(site), SigningKey.create(site.settings.site))
+    delivery = Delivery(store_of(site), Identity.create(site.settings.site))
     began = time.monotonic()
     delivery.probe(LOAD_BYTES)
     rate = 2 * LOAD_BYTES / max(time.monotonic() - began, 1e-6)

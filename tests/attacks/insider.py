@@ -32,29 +32,23 @@ class Insider:
     ):
         self.lie, self.update = lie, update or (lambda data: data)
         self.federation: Federation = a_federation(folder, rule=self._rule)
-        self.delivery = self.federation.agents[SITE].delivery
-        self._honest = self.delivery.seal
-        self._said: Receipt | None = None
-        self.delivery.seal = self._listen  # type: ignore[method-assign]
+        self.home = self.federation.agents[SITE].home
 
     def run(self, **study: Any) -> dict[str, Any]:
         """Play a study; what the hub has committed."""
         return results(self.federation.hub, self.federation.run(a_study(**study)))
 
     def sign(self, receipt: Receipt) -> bytes:
-        return self._honest(receipt)
-
-    def _listen(self, receipt: Receipt) -> bytes:
-        self._said = receipt
-        return self._honest(receipt)
+        """Signed with the site's own key, for all to read: the hub takes that from a site, too."""
+        return self.home.identity.signing.seal(receipt)
 
     def _rule(self, key: str, data: bytes) -> bytes:
         if not key.startswith(f"sites/{SITE}/out/"):
             return data
         if key.endswith("update.safetensors"):
             return self.update(data)
-        if key.endswith("receipt.json") and self._said is not None:
-            lie = self.lie(self._said)
+        if key.endswith("receipt.json"):
+            lie = self.lie(self.home.delivery._own_receipt(data))
             return self.sign(lie) if isinstance(lie, Receipt) else lie or data
         return data
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 
 from infra.hub import Hub
+from simulation.acquaint import acquaint
 from simulation.approving import approve_everywhere
 from sites.settings import load_site
 from tasks import layout
@@ -54,7 +55,9 @@ class World:
     def __enter__(self) -> World:
         publish_card(self.hub)
         for site in SITES:
-            write_site(self.folder / "files", site, extra="testing: {seeded_noise: true}\n", epsilon=10_000.0)
+            extra = "testing: {seeded_noise: true}\n"
+            file = write_site(self.folder / "files", site, extra=extra, epsilon=10_000.0)
+            acquaint(self.hub, load_site(file))
             self.start_agent(site)
         (self.folder / "study.json").write_bytes(self.study.to_bytes())
         files = [load_site(self.folder / "files" / f"{site}.yaml") for site in SITES]

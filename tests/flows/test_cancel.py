@@ -188,11 +188,11 @@ def test_an_update_that_never_left_stays_where_it_is(tmp_path):
                 raise StoreError("cut", passing=True)
             self.inner.put(key, data)
 
-    south.delivery._store = Cut(federation.store, lambda _, data: data)
+    south.home.delivery._store = Cut(federation.store, lambda _, data: data)
     with pytest.raises(StoreError):
         federation.run(a_study(), "toy-1")
     take_back(federation)
-    south.delivery._store = federation.store
+    south.home.delivery._store = federation.store
     federation._ahead += 60
     south.step()
 

@@ -19,8 +19,8 @@ from tasks.card import publish_card
 from tasks.contracts import Code, Receipt
 from tasks.errors import QuorumError
 from tasks.follow import GAP_S
-from tasks.pins import site_key
 from tasks.propose import propose
+from tasks.registry import site_card
 from tasks.sealed import open_from_site
 from tests.federation import SITES, a_study, write_site
 
@@ -55,7 +55,7 @@ def attempts(federation: Federation, site: str, run: str) -> list[Code | None]:
     hub, said = federation.hub, []
     for key in sorted(hub.store.list(f"sites/{site}/out/{run}/00001-")):
         if key.endswith("-train/receipt.json"):
-            receipt = open_from_site(hub.store.get(key), Receipt, site, site_key(hub, site))
+            receipt = open_from_site(hub, hub.store.get(key), Receipt, site_card(hub, site), key)
             said.append(receipt.refusal)
     return said
 

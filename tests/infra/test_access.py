@@ -123,7 +123,7 @@ def test_a_site_with_these_credentials_does_its_whole_round_and_nothing_else(
 
     assert hub.ask(agent, hub.ticket(study, given)).update is not None
     assert hub.ask(agent, hub.ticket(study, given, operation="evaluate")).scores is not None
-    agent.delivery.probe()
+    agent.home.delivery.probe()
     denied = [
         *(lambda k=k: own.get(k) for k in ("sites/south/out/card.json", "hub/pins/x", "sites/south/x")),
         *(

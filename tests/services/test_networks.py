@@ -14,7 +14,9 @@ from flows.results import results
 from flows.training import training
 from infra.hub import Hub
 from infra.store.s3client import endpoint_of
+from simulation.acquaint import acquaint
 from simulation.deployment import deployment, start_agent, stop, wait_for_agents
+from sites.settings import load_site
 from tasks.card import publish_card
 from tests.federation import SITES, a_study, write_site
 from tests.services.ceph import Ceph, missing_programs, serve_s3
@@ -89,6 +91,7 @@ def test_a_study_over_four_networks_whose_sites_reach_the_store_alone(machines, 
     try:
         for site, file in _site_files(tmp_path / "files", store).items():
             with machines.inside(site):
+                acquaint(hub, load_site(file))
                 start_agent(hub, site, file)
         wait_for_agents(hub, list(SITES))
 

@@ -15,6 +15,8 @@ import pytest
 
 from flows.training import training
 from infra.hub import Hub
+from simulation.acquaint import acquaint
+from sites.settings import load_site
 from tasks import layout
 from tasks.card import publish_card
 from tests.federation import a_study, write_site
@@ -100,6 +102,7 @@ def test_the_service_trains_with_every_wall_of_a_job_standing(systemd, folder, s
     config.write_text(config.read_text().replace((folder / "store").as_uri(), s3_url))
     hub = Hub(directory=folder / "hub", store_url=s3_url)
     publish_card(hub)
+    acquaint(hub, load_site(config))
     _install(systemd, config)
     first = systemd.main_pid(UNIT)
 

@@ -11,6 +11,7 @@ import pytest
 from flows.results import results
 from flows.training import training
 from infra.hub import Hub
+from simulation.acquaint import acquaint
 from simulation.approving import approve_everywhere
 from simulation.deployment import start_agent, stop, wait_for_agents
 from sites.settings import load_site
@@ -43,6 +44,7 @@ def deployed(request, tmp_path):
         for site in SITES:
             file = write_site(tmp_path / "files", site, extra="testing: {seeded_noise: true}\n")
             file.write_text(file.read_text().replace(folder, url))
+            acquaint(hub, load_site(file))
             start_agent(hub, site, file)
         wait_for_agents(hub, list(SITES))
         yield hub

@@ -7,20 +7,21 @@ import secrets
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from pydantic import BaseModel
 
-from infra.signing import SigningKey, unseal
+from infra.identity import Identity, Public
 from infra.store import open_store
 from infra.store.base import Store
 from sites.agent import Agent
 from sites.approvals import Approvals
-from sites.identity import own_key
+from sites.identity import pin_hub, read_hub_card
 from sites.job import InlineRunner, Runner
 from sites.proposals import of_study
 from sites.settings import load_site
-from sites.voting import approve
+from sites.voting import approvals_of, approve
 from tasks import layout, parameters
 from tasks.contracts import Card, Operation, Progress, Proposal, Receipt, Ticket
 from tasks.errors import StudyError
@@ -29,6 +30,8 @@ from tasks.recipes import load_recipe, recipe_sha256
 from tasks.study import Study
 
 RUN = "toy-1"
+
+M = TypeVar("M", bound=BaseModel)
 
 
 def a_study(**changes: Any) -> Study:
@@ -84,19 +87,30 @@ def write_site(
         f"site: north\nstore: {(folder / 'store').as_uri()}\nsources:\n  toy: {source}\n"
         f"limits: {{epsilon: {epsilon}, delta: 1.0e-3, min_records: 30}}\n{extra}{policy}"
     )
+    join(path)
     return path
+
+
+def join(config: Path, store: Store | None = None) -> None:
+    """Make the site obey the hub of its store, where there is one, as a site of the version before does."""
+    site = load_site(config)
+    raw = (store or open_store(site.settings.store)).get(layout.HUB_CARD)
+    if raw is not None:
+        site.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        pin_hub(site.state, read_hub_card(raw))
 
 
 class ToyHub:
     """Signs and publishes what a hub does, and reads what the site answers."""
 
     def __init__(self, folder: Path, store: Store | None = None):
-        self.key = SigningKey.create("hub")
+        self.identity = Identity.create("hub")
+        self.key = self.identity.signing
         self.store: Store = store or open_store((folder / "store").as_uri())
         self.config = folder / "north.yaml"
         self.to_approve: list[Study] = []  # as soon as the site has its file
-        card = Card(name="hub", role="hub", public_key=self.key.public_hex, version="0")
-        self.store.put(layout.HUB_CARD, self.key.seal(card))
+        self.card = Card(role="hub", version="0", **self.identity.public._asdict())
+        self.store.put(layout.HUB_CARD, self.key.seal(self.card))
 
     def publish(self, study: Study, approved: bool = True) -> Parameters:
         """Put the study up, and have the site's people approve it; returns its initial parameters."""
@@ -145,7 +159,10 @@ class ToyHub:
         return Ticket(**(fields | changes))
 
     def send(self, ticket: Ticket) -> Ticket:
-        return self.send_raw(ticket, self.key.seal(ticket))
+        """Encrypted once the site has shown its card, else signed only, as the version before."""
+        shown = self.store.get(layout.card_key(ticket.site)) is not None
+        to = self.site_card(ticket.site) if shown else Public(ticket.site, "", None)
+        return self.send_raw(ticket, self.identity.seal(ticket, [to], layout.ticket_key(ticket)))
 
     def send_raw(self, ticket: Ticket, raw: bytes) -> Ticket:
         """Put any bytes where the ticket belongs, and ring."""
@@ -166,18 +183,22 @@ class ToyHub:
 
         return peek(raw, Card)[1]
 
+    def open(self, raw: bytes, model: type[M], key: str) -> M:
+        """What the site sealed for this hub."""
+        return self.identity.open(raw, model, self.site_card(key.split("/")[1]), key)
+
     def receipt(self, ticket: Ticket) -> Receipt | None:
         """The site's verified answer; None while there is none."""
         raw = self.store.get(layout.answer_key(ticket, "receipt.json"))
         if raw is None:
             return None
-        return unseal(raw, Receipt, ticket.site, self.site_card(ticket.site).public_key)
+        return self.open(raw, Receipt, layout.answer_key(ticket, "receipt.json"))
 
     def progress(self, ticket: Ticket) -> Progress | None:
         raw = self.store.get(layout.answer_key(ticket, "progress.json"))
         if raw is None:
             return None
-        return unseal(raw, Progress, ticket.site, self.site_card(ticket.site).public_key)
+        return self.open(raw, Progress, layout.answer_key(ticket, "progress.json"))
 
     def update(self, ticket: Ticket) -> bytes | None:
         return self.store.get(layout.answer_key(ticket, "update.safetensors"))
@@ -201,11 +222,12 @@ def approve_here(config: Path, study: Study, person: str = "ada") -> None:
 
 
 def votes_of(config: Path) -> Approvals:
-    site = load_site(config)
-    return Approvals(site.state, own_key(site.settings.site, site.state))
+    return approvals_of(load_site(config))
 
 
 def an_agent(folder: Path, runner: Runner | None = None, store: Store | None = None, **site: Any) -> Agent:
     """The agent of site `north`, working inline; keywords go to write_site."""
-    loaded = load_site(write_site(folder, **site))
+    config = write_site(folder, **site)
+    join(config, store)
+    loaded = load_site(config)
     return Agent(loaded, store or open_store(loaded.settings.store), runner or InlineRunner())

@@ -6,14 +6,13 @@ import json
 
 import pytest
 
-from infra.errors import SealError, StoreError
-from infra.signing import SigningKey
+from infra.errors import FileError, StoreError
 from infra.store.base import MESSAGE_BYTES, Store, Versioned
 from sites.agent import LIST_EVERY_S, PRESENCE_EVERY_S, Agent
 from sites.identity import HUB, KEY
 from sites.job import InlineRunner
 from tasks import layout
-from tasks.contracts import Card, Presence
+from tasks.contracts import Presence
 from tests.sites.builders import ToyHub, a_study, an_agent
 
 
@@ -66,37 +65,35 @@ def with_clock(agent: Agent) -> tuple[Agent, Clock]:
     return Agent(agent.site, agent.mailbox.store, InlineRunner(), now=clock), clock
 
 
-def test_the_first_step_shows_the_card_and_pins_the_hub(tmp_path):
+def test_the_first_step_shows_the_card(tmp_path):
     """Each side learns the other's key once; the site's stays in its state folder."""
     hub, agent = ToyHub(tmp_path), an_agent(tmp_path)
 
     assert agent.step() is False
 
-    assert hub.site_card().public_key == agent.key.public_hex
+    assert hub.site_card().public_key == agent.home.identity.public.public_key
     assert json.loads((agent.site.state / HUB).read_text())["public_key"] == hub.key.public_hex
     assert (agent.site.state / KEY).stat().st_mode & 0o777 == 0o600
 
 
-def test_before_there_is_a_hub_the_agent_waits(tmp_path):
-    """A site may be installed first."""
-    agent = an_agent(tmp_path)
+def test_without_a_hub_there_is_no_agent(tmp_path):
+    """Nothing is pinned because it was seen first."""
+    with pytest.raises(FileError, match="fedrounds-site enrol"):
+        an_agent(tmp_path)
+
+
+def test_a_hub_with_other_keys_in_the_same_store_is_not_obeyed(tmp_path, caplog):
+    """The site's hub is the one of its kit, whatever the store shows."""
+    hub, agent = ToyHub(tmp_path), an_agent(tmp_path)
+    stranger = ToyHub(tmp_path)
+    study = a_study()
+    ticket = stranger.send(stranger.ticket(study, stranger.publish(study)))
+
     assert agent.step() is False
 
-    hub, study = ToyHub(tmp_path), a_study()
-
-    assert hub.ask(agent, hub.ticket(study, hub.publish(study))).update is not None
-
-
-def test_a_card_that_its_own_key_did_not_sign_is_not_pinned(tmp_path):
-    """First sight trusts a key, never a claim about one."""
-    hub, agent = ToyHub(tmp_path), an_agent(tmp_path)
-    claimed = Card(name="hub", role="hub", public_key=hub.key.public_hex, version="0")
-    hub.store.put(layout.HUB_CARD, SigningKey.create("hub").seal(claimed))
-
-    with pytest.raises(SealError):
-        agent.step()
-
-    assert not (agent.site.state / HUB).exists()
+    assert stranger.store.get(layout.answer_key(ticket, "receipt.json")) is None
+    assert "another hub" in caplog.text
+    assert json.loads((agent.site.state / HUB).read_text())["public_key"] == hub.key.public_hex
 
 
 def test_the_key_survives_a_restart(tmp_path):
@@ -104,7 +101,10 @@ def test_the_key_survives_a_restart(tmp_path):
     ToyHub(tmp_path)
     agent = an_agent(tmp_path)
 
-    assert Agent(agent.site, agent.mailbox.store, InlineRunner()).key.public_hex == agent.key.public_hex
+    assert (
+        Agent(agent.site, agent.mailbox.store, InlineRunner()).home.identity.public.public_key
+        == agent.home.identity.public.public_key
+    )
 
 
 def test_presence_is_shown_now_and_then(tmp_path):
@@ -113,9 +113,8 @@ def test_presence_is_shown_now_and_then(tmp_path):
     agent, clock = with_clock(an_agent(tmp_path))
 
     def shown_at() -> float:
-        from infra.signing import peek
-
-        return peek(hub.store.get(layout.presence_key("north")), Presence)[1].at
+        key = layout.presence_key("north")
+        return hub.open(hub.store.get(key), Presence, key).at
 
     agent.step()
     first = shown_at()

@@ -14,12 +14,11 @@ from sites.approvals import FILE, HEAD, Approvals
 from sites.approved import kept_sources, kept_study
 from sites.auditread import lines
 from sites.chain import BrokenChainError
-from sites.identity import own_key
 from sites.policyterms import Approval
 from sites.proposals import of_study
 from sites.settings import load_site
 from sites.votes import count
-from sites.voting import NotAllowedError, approve, reject
+from sites.voting import NotAllowedError, approvals_of, approve, reject
 from tasks.contracts import Code, Operation
 from tasks.errors import ContractError
 from tests.sites.builders import ToyHub, a_study, an_agent, approve_here, votes_of, write_site
@@ -47,7 +46,7 @@ def hub(tmp_path):
 
 
 def votes(site) -> Approvals:
-    return Approvals(site.state, own_key("north", site.state))
+    return approvals_of(site)
 
 
 def in_force(site, rule=ALONE):

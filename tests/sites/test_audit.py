@@ -22,7 +22,7 @@ from sites.auditevents import UNLOGGED, AgentStarted, BytesOut, DataRead, Ticket
 from sites.auditread import lines, verified
 from sites.chain import BrokenChainError
 from sites.cli import main
-from sites.identity import own_key
+from sites.identity import own_identity
 from sites.ledger import Ledger
 from sites.syslog import Syslog
 from tasks.contracts import Code
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def an_audit(state: Path, **more) -> Audit:
-    return Audit(state, own_key("north", state), **more)
+    return Audit(state, own_identity("north", state).signing, **more)
 
 
 def a_log(state: Path, ignored: int = 5) -> Path:
@@ -56,7 +56,7 @@ def test_the_lines_of_a_round(tmp_path):
     agent.close()
 
     assert events(agent.site.state) == [
-        *("log_begun", "agent_started", "study_approved", "bytes_out", "hub_pinned"),
+        *("log_begun", "agent_started", "study_approved", "bytes_out"),
         *("ticket_accepted", "data_read", "data_read", "budget_reserved", "budget_charged"),
         *("bytes_out", "bytes_out", "agent_stopped"),
     ]
@@ -65,7 +65,7 @@ def test_the_lines_of_a_round(tmp_path):
     read = [line.event for line in lines(agent.site.state) if isinstance(line.event, DataRead)]
     assert [(event.purpose, event.records) for event in read] == [("count", None), ("train", "100-199")]
     head, signed = verified(agent.site.state, "north")
-    assert head.entries == signed == 13
+    assert head.entries == signed == 12
 
 
 def test_a_refusal_has_its_code_and_no_reason(tmp_path):
@@ -97,12 +97,12 @@ def test_bytes_wait_for_their_line(tmp_path):
     def full(_event):
         raise FileError("no room")
 
-    agent.audit.note, note = full, agent.audit.note
+    agent.home.audit.note, note = full, agent.home.audit.note
     ticket = hub.send(hub.ticket(study, given))
     with pytest.raises(FileError):
         agent.step()
     assert hub.receipt(ticket) is None
-    agent.audit.note = note
+    agent.home.audit.note = note
     assert hub.ask(agent, ticket).update is not None
 
 

@@ -69,9 +69,9 @@ def test_a_wrong_file_is_one_line_with_the_cure(tmp_path, capsys):
 
 def test_two_agents_on_one_state_folder_are_one_too_many(tmp_path, capsys):
     """They would spend from one ledger at once."""
+    ToyHub(tmp_path)
     path = write_site(tmp_path)
     state = tmp_path / "north.state"
-    state.mkdir()
 
     with only_agent(state):
         assert main(["start", "--config", str(path)]) == 2
@@ -104,9 +104,8 @@ def test_the_doctor_leaves_no_probe_and_makes_no_key(tmp_path, capsys):
     doctor(path, capsys)
 
     assert hub.store.list("sites/") == []
-    assert [path.name for path in (tmp_path / "north.state").iterdir()] == [
-        "doctor.json"
-    ]  # what it remembers
+    names = sorted(p.name for p in (tmp_path / "north.state").iterdir())
+    assert names == ["doctor.json", "hub.json"]  # what it remembers, and the enrolment
 
 
 def test_every_row_that_is_not_ok_has_a_cure(tmp_path, capsys):
@@ -157,7 +156,7 @@ def test_the_doctor_prints_lines_for_people(tmp_path, capsys):
 
     out = capsys.readouterr().out
     assert "ok    python" in out
-    assert "-> compare it with the hub's operator" in out
+    assert "-> remove testing from site.yaml" in out
     assert "0 failed" in out
 
 

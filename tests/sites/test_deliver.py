@@ -7,11 +7,13 @@ import hashlib
 import numpy as np
 import pytest
 
+from infra.identity import Identity
 from infra.signing import SigningKey
 from infra.store import open_store
 from sites.audit import Audit
 from sites.deliver import Delivery
 from sites.egress import Egress
+from tasks import layout
 from tasks.contracts import Code, Operation, Receipt, Update
 from tasks.errors import ContractError
 from tasks.parameters import to_bytes
@@ -42,8 +44,20 @@ def store(tmp_path):
 
 @pytest.fixture
 def delivery(store, tmp_path):
-    key = SigningKey.create("north")
-    return Delivery(store, key, Audit(tmp_path, key), egress=Egress(tmp_path, key, lambda: 1.0))
+    north, hub = Identity.create("north"), Identity.create("hub")
+    return Delivery(
+        store,
+        north,
+        hub.public,
+        Audit(tmp_path, north.signing),
+        egress=Egress(tmp_path, north.signing, lambda: 1.0),
+    )
+
+
+def sealed(delivery: Delivery, receipt: Receipt) -> bytes:
+    """The receipt as the outbox keeps it."""
+    place = layout.answer_key(receipt, "receipt.json")
+    return delivery.identity.seal(receipt, [*delivery._to], place)
 
 
 def test_the_update_is_there_before_its_receipt(store, delivery):
@@ -54,7 +68,7 @@ def test_the_update_is_there_before_its_receipt(store, delivery):
     store.put_if_absent = lambda key, data: (order.append(key), once(key, data))[1]
 
     for _ in range(2):
-        delivery.answer(delivery.seal(a_receipt()), PAYLOAD)
+        delivery.answer(sealed(delivery, a_receipt()), PAYLOAD)
 
     assert [key.rsplit("/", 1)[1] for key in order] == ["update.safetensors", "receipt.json"] * 2
     assert len(store.list("sites/north/out/toy-1/")) == 2
@@ -66,7 +80,7 @@ def test_the_update_is_there_before_its_receipt(store, delivery):
 def test_a_payload_that_the_receipt_does_not_name_stays(store, delivery, payload):
     """Whatever lay in the outbox was perhaps damaged or exchanged."""
     with pytest.raises(ContractError):
-        delivery.answer(delivery.seal(a_receipt()), payload)
+        delivery.answer(sealed(delivery, a_receipt()), payload)
 
     assert store.list("") == []
 
@@ -76,16 +90,16 @@ def test_a_payload_without_an_update_in_the_receipt_stays(store, delivery):
     refused = a_receipt().model_copy(update={"update": None, "refusal": Code.EXPIRED})
 
     with pytest.raises(ContractError):
-        delivery.answer(delivery.seal(refused), PAYLOAD)
+        delivery.answer(sealed(delivery, refused), PAYLOAD)
 
     assert store.list("") == []
 
 
 def test_a_receipt_of_somebody_else_is_not_sent(store, delivery):
     """Nor one of this site that says another site's name: it would be written there."""
-    for sealed in (SigningKey.create("north").seal(a_receipt()), delivery.seal(a_receipt("south"))):
+    for raw in (SigningKey.create("north").seal(a_receipt()), sealed(delivery, a_receipt("south"))):
         with pytest.raises(ContractError):
-            delivery.answer(sealed, PAYLOAD)
+            delivery.answer(raw, PAYLOAD)
 
     assert store.list("") == []
 
@@ -93,6 +107,6 @@ def test_a_receipt_of_somebody_else_is_not_sent(store, delivery):
 def test_every_object_is_logged_with_its_digest(delivery, caplog):
     """What left, in the site's own log, to be compared with anything the hub shows."""
     with caplog.at_level("INFO"):
-        delivery.answer(delivery.seal(a_receipt()), PAYLOAD)
+        delivery.answer(sealed(delivery, a_receipt()), PAYLOAD)
 
     assert f"{len(PAYLOAD)} bytes sha256 {hashlib.sha256(PAYLOAD).hexdigest()}" in caplog.text

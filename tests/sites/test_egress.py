@@ -202,7 +202,7 @@ def test_every_answer_has_its_signed_record(tmp_path):
     refused = hub.ticket(study, hub.publish(study), round=9)
     hub.ask(agent, refused)
 
-    records = list(egress_records(agent.site.state, "north", agent.key.public_hex))
+    records = list(egress_records(agent.site.state, "north", agent.home.identity.signing.public_hex))
 
     with closing(Ledger(agent.site.state, read_only=True)) as ledger:
         entry = ledger.rows()[0].id
@@ -229,7 +229,7 @@ def test_an_update_that_the_ledger_has_not_paid_for_is_not_sent(tmp_path):
         path.unlink()
 
     with pytest.raises(ContractError, match="not in the ledger"):
-        agent.delivery.answer(answer.sealed.encode(), payload)
+        agent.home.delivery.answer(answer.sealed.encode(), payload)
     assert hub.update(ticket) is None
 
 
@@ -239,7 +239,7 @@ def test_the_same_bytes_for_a_later_attempt_are_paid_for(tmp_path):
     given = hub.publish(study)
     first, second = (hub.ask(agent, hub.ticket(study, given, attempt=n)) for n in (1, 2))
 
-    records = list(egress_records(agent.site.state, "north", agent.key.public_hex))
+    records = list(egress_records(agent.site.state, "north", agent.home.identity.signing.public_hex))
 
     assert first.update == second.update
     assert len({r.ledger_entry for r in records}) == 1
@@ -253,12 +253,12 @@ def test_a_forged_record_is_named(tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b"signature", b"Signature", 1))
     with pytest.raises(SealError, match="line 1"):
-        list(egress_records(agent.site.state, "north", agent.key.public_hex))
+        list(egress_records(agent.site.state, "north", agent.home.identity.signing.public_hex))
 
     path.write_bytes(whole + whole.splitlines()[0][:40])  # a power cut
-    assert len(list(egress_records(agent.site.state, "north", agent.key.public_hex))) == 2
+    assert len(list(egress_records(agent.site.state, "north", agent.home.identity.signing.public_hex))) == 2
     hub.ask(agent, hub.ticket(study, hub.publish(study), round=2))
-    assert len(list(egress_records(agent.site.state, "north", agent.key.public_hex))) == 4
+    assert len(list(egress_records(agent.site.state, "north", agent.home.identity.signing.public_hex))) == 4
 
 
 def test_the_command_compares_records_with_the_audit_log(tmp_path, capsys):

@@ -256,7 +256,7 @@ def test_a_replay_with_another_body_changes_nothing(hub, agent):
     [
         ({"expires_at": 60.0, "issued_at": 0.0}, Code.EXPIRED),
         ({"issued_at": 1e11}, Code.BAD_TICKET),
-        ({"protocol": 2}, Code.BAD_TICKET),
+        ({"protocol": 3}, Code.BAD_TICKET),
         ({"study_sha256": "0" * 64}, Code.BAD_TICKET),
         ({"study": "heart"}, Code.BAD_TICKET),
         ({"round": 4}, Code.BAD_TICKET),

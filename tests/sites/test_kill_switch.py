@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.signing import peek, unseal
+from infra.signing import peek
 from sites.cli import main
 from sites.ledger import Ledger
 from sites.stopfile import FILE, halt, halted, resume
@@ -36,7 +36,7 @@ def wait(ready: Callable[[], object], what: str, seconds: float = 60) -> None:
 def presence(hub: ToyHub) -> Presence:
     raw = hub.store.get(layout.presence_key("north"))
     assert raw is not None
-    return unseal(raw, Presence, "north", hub.site_card().public_key)
+    return hub.open(raw, Presence, layout.presence_key("north"))
 
 
 @pytest.fixture

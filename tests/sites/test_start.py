@@ -177,8 +177,9 @@ def test_whatever_dies_the_site_goes_on_and_after_kill_9_nothing_is_left(start, 
 
 def test_a_store_that_is_away_at_the_start_is_waited_for(start, tmp_path):
     """The agent never exits for it; it says so once."""
+    hub, config = ToyHub(tmp_path), write_site(tmp_path)
+    store = (tmp_path / "store").rename(tmp_path / "away")
     (tmp_path / "store").write_text("in the way")
-    config = write_site(tmp_path)
     process = psutil.Popen(
         [sys.executable, "-P", "-m", "sites.cli", "start", "--config", str(config)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -191,7 +192,7 @@ def test_a_store_that_is_away_at_the_start_is_waited_for(start, tmp_path):
         assert process.is_running()
         assert log.read_text().count("trying again") == 1
         (tmp_path / "store").unlink()
-        hub = ToyHub(tmp_path)
+        store.rename(tmp_path / "store")
         wait(lambda: hub.store.get(layout.card_key("north")) is not None, "the card")
         wait(lambda: "is back" in log.read_text(), "the good news")
     finally:
