@@ -130,3 +130,10 @@ class Identity:
     def decrypt(self, raw: bytes, by: Peer, place: str) -> bytes:
         """What `encrypt` made. Raises SealError: for another party or place, or altered."""
         return self.agreement.decrypt(raw, Context(by.name, self.name, place))
+
+
+def place_of(raw: bytes, by: Peer) -> str:
+    """Where a message says that it lies: for a copy that was taken from there. Raises SealError: not by them."""
+    if read_kind(raw) != "encrypted":
+        return ""
+    return unseal(raw, Encrypted, by.name, by.public_key).place

@@ -34,15 +34,21 @@ def leaves(settings: SiteSettings, parameters_bytes: int | None) -> list[Thing]:
     site, model = settings.site, parameters_bytes or settings.resources.parameters_mb * 2**20
     mailbox = f"sites/{site}/out"
     answer, all_ = f"{mailbox}/<run>/<round>-<attempt>-<operation>", "the hub, and whoever reads the store"
+    hub = "the hub alone (encrypted to it)"
     return [
         Thing("update: what training changed in the model, protected by noise", f"{answer}/update.safetensors",
               model + HEADER_SLACK, all_),
         Thing("receipt: epsilon, figures in bands and sums, or a refusal's code", f"{answer}/receipt.json",
-              MAX_SEALED_BYTES, all_),
-        Thing("progress: accepted, step 3 of 9", f"{answer}/progress.json", MAX_SEALED_BYTES, all_),
+              MAX_SEALED_BYTES, hub),
+        Thing("progress: accepted, step 3 of 9", f"{answer}/progress.json", MAX_SEALED_BYTES, hub),
         Thing("sign of life: time, version, busy, paused, hashes of what is approved", f"{mailbox}/presence.json",
-              MAX_SEALED_BYTES, all_),
-        Thing("card: name, public key, version", f"{mailbox}/card.json", MAX_SEALED_BYTES, all_),
+              MAX_SEALED_BYTES, hub),
+        Thing("card: name, public keys, version", f"{mailbox}/card.json", MAX_SEALED_BYTES, all_),
+        Thing("answer to a kit: the same, and the kit's token", f"{mailbox}/enrolments/<key>.json",
+              MAX_SEALED_BYTES, hub),
+        Thing("new public keys, where the hub asked for them", f"{mailbox}/successions/<number>.json",
+              MAX_SEALED_BYTES, hub),
+        Thing("farewell: that the keys are destroyed", f"{mailbox}/leaving.json", MAX_SEALED_BYTES, all_),
         Thing("probe of the doctor, taken away at once", f"{mailbox}/probe", len(PROBE), "nobody"),
     ]  # fmt: skip
 
@@ -55,6 +61,7 @@ def comes_in(settings: SiteSettings) -> list[Thing]:
         Thing("ticket: a request that the hub has signed", f"{box}/tickets/<run>/<ticket>.json", MESSAGE_BYTES,
               "the agent"),
         Thing("cancellation of a run", f"{box}/cancelled/<run>.json", MESSAGE_BYTES, "the agent"),
+        Thing("the hub's word on this site's membership", f"{box}/member.json", MESSAGE_BYTES, "the agent"),
         Thing("the hub's card", "shared/hub.json", MESSAGE_BYTES, "the agent"),
         Thing("a study's terms, and which version is proposed", "shared/studies/<study>/<version>.json", MESSAGE_BYTES,
               "the agent, `review`"),

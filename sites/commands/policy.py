@@ -114,8 +114,8 @@ def _missing(site: Site, study: Study, recipe_sha256: str, operation: Operation)
 def _ticket(what: str, site: Site) -> tuple[Any, Any]:
     """The ticket, if the hub that this site obeys has signed it; and that hub's card."""
     from infra.errors import FileError, SealError
-    from infra.signing import unseal
-    from sites.identity import pinned_hub
+    from infra.identity import place_of
+    from sites.identity import own_identity, pinned_hub
     from tasks import layout
     from tasks.contracts import Ticket
 
@@ -131,7 +131,8 @@ def _ticket(what: str, site: Site) -> tuple[Any, Any]:
         raise FileError(
             f"{what}: no such file, and no such ticket in {box}; the hub removes those of past rounds"
         )
-    return unseal(raw, Ticket, hub.name, hub.public_key), hub
+    identity = own_identity(site.settings.site, site.state)
+    return identity.open(raw, Ticket, hub, place_of(raw, hub)), hub
 
 
 def _facts(args: argparse.Namespace, settings: SiteSettings, study: Study) -> Facts:

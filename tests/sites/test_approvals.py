@@ -359,7 +359,6 @@ def test_what_was_approved_is_kept_and_checked(site):
 
 def test_a_sign_of_life_names_hashes_and_nothing_else(tmp_path, hub):
     """All that a hub learns: no name, no reason; and at once, so that its round goes on."""
-    from infra.signing import unseal
     from tasks import layout
     from tasks.contracts import Presence
 
@@ -369,7 +368,7 @@ def test_a_sign_of_life_names_hashes_and_nothing_else(tmp_path, hub):
     agent.step()
 
     raw = hub.store.get(layout.presence_key("north"))
-    presence = unseal(raw, Presence, "north", hub.site_card().public_key)
+    presence = hub.open(raw, Presence, layout.presence_key("north"))
     assert presence.approved == (
         votes_of(tmp_path / "north.yaml").standing(ALONE).in_force["toy"].approval_sha256,
     )
@@ -385,18 +384,18 @@ def test_a_proposal_is_the_hubs_or_nothing(site, tmp_path, hub):
     agent.step()
     study = a_study()
     hub.propose(study)
-    assert proposed("toy", site, hub.store, agent.hub).from_hub
+    assert proposed("toy", site, hub.store, agent.home.hub).from_hub
 
     stranger = ToyHub(tmp_path / "stranger")
     hub.store.put(layout.proposal_key("toy"), stranger.key.seal(stranger.propose(study)))
     with pytest.raises(SealError):
-        proposed("toy", site, hub.store, agent.hub)
+        proposed("toy", site, hub.store, agent.home.hub)
     hub.store.put(layout.proposal_key("toy"), hub.key.seal(hub.propose(a_study(name="other"))))
     with pytest.raises(ContractError):
-        proposed("toy", site, hub.store, agent.hub)
+        proposed("toy", site, hub.store, agent.home.hub)
     hub.propose(study, recipe_sha256="0" * 64)
     with pytest.raises(ContractError, match="same version"):
-        proposed("toy", site, hub.store, agent.hub)
+        proposed("toy", site, hub.store, agent.home.hub)
 
 
 def test_counting_is_in_the_order_of_the_votes():
