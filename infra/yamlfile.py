@@ -22,6 +22,7 @@ from infra.errors import FileError
 from infra.yamlnodes import Key, Problem, YamlSyntaxError, compose, locate, names_in, plain
 
 MAX_BYTES = 1_000_000  # a study of hundreds of features is far smaller; more is a mistake or an attack
+MOST_ERRORS = 30  # told of one file; thousands are another kind of file, or an attack
 
 M = TypeVar("M", bound=BaseModel)
 N = TypeVar("N", bound=BaseModel)
@@ -97,11 +98,11 @@ def _validate(path: Path, model: type[N], data: Any, root: Node, prefix: tuple[K
         return model.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as exc:
         places: dict[tuple[int, str], list[yamlwords.Words]] = {}
-        for error in exc.errors(include_url=False):
+        for error in exc.errors(include_url=False)[:MOST_ERRORS]:
             line, keys = _place(root, prefix, error)
             places.setdefault((line, yamlwords.dotted(keys)), []).append(yamlwords.explain(error, model))
         problems = [Problem(line, key, yamlwords.joined(words)) for (line, key), words in places.items()]
-        raise _error(path, problems) from exc
+        raise _error(path, problems, exc.error_count()) from exc
 
 
 def _place(root: Node, prefix: tuple[Key, ...], error: Mapping[str, Any]) -> tuple[int, tuple[Key, ...]]:
@@ -126,6 +127,9 @@ def _named(names: list[str], error: Mapping[str, Any]) -> str | None:
     return next((word for word in words if word in names), None)
 
 
-def _error(path: Path, problems: list[Problem]) -> FileError:
-    lines = [f"{path}, line {p.line}: {p.key + ': ' if p.key else ''}{p.text}" for p in sorted(problems)]
+def _error(path: Path, problems: list[Problem], count: int = 0) -> FileError:
+    told = sorted(problems)[:MOST_ERRORS]
+    lines = [f"{path}, line {p.line}: {p.key + ': ' if p.key else ''}{p.text}" for p in told]
+    if max(count, len(problems)) > MOST_ERRORS:
+        lines.append(f"{path}: {max(count, len(problems))} errors in all; these are the first")
     return FileError("\n".join(lines))

@@ -15,6 +15,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from infra import yamlwords
 
 Key = str | int
+LONGEST_NUMBER = 400  # characters; no float needs more, and reading a million digits takes minutes
 
 _TAG = "tag:yaml.org,2002:"
 _AS_TEXT = (f"{_TAG}str", f"{_TAG}timestamp")  # a date is text: no file of ours has dates
@@ -150,6 +151,8 @@ def _scalar(tag: str, text: str) -> Any:
     if tag == f"{_TAG}bool":
         return text.lower() in ("true", "yes", "on")  # the last two only under a %YAML 1.1 directive
     digits = text.replace("_", "").lower()
+    if len(digits) > LONGEST_NUMBER and tag in (f"{_TAG}int", f"{_TAG}float"):
+        raise ValueError(f"found a number of {len(digits)} digits, expected one that can be read")
     try:
         if tag == f"{_TAG}int":
             return int(digits, 0) if digits.lstrip("+-")[:2] in ("0x", "0o", "0b") else int(digits)

@@ -125,7 +125,7 @@ def sweep(hub: Hub, run: str, number: int, sites: Iterable[str], carried: Mappin
         for key in hub.store.list(layout.tickets_of_run(site, run)):
             round_ = layout.round_of_ticket(key)
             waited_for = round_ == carried.get(site) and key.endswith(f"-{Operation.TRAIN}.json")
-            if round_ <= number and not waited_for:
+            if round_ is not None and round_ <= number and not waited_for:
                 hub.store.delete(key)
 
 

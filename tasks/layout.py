@@ -8,6 +8,8 @@ hub/           hub only: register of sites, leases, commits
 
 from __future__ import annotations
 
+import re
+
 from tasks.contracts import Receipt, Ticket
 
 HUB_CARD = "shared/hub.json"
@@ -57,8 +59,10 @@ def tickets_of_run(site: str, run: str) -> str:
     return f"{inbox(site)}{run}/"
 
 
-def round_of_ticket(key: str) -> int:
-    return int(key.rpartition("/")[2].partition("-")[0])
+def round_of_ticket(key: str) -> int | None:
+    """The round in a ticket's key; None where the store lists what no hub has put there."""
+    number = key.rpartition("/")[2].partition("-")[0]
+    return int(number) if re.fullmatch(r"[0-9]{5}", number) else None
 
 
 def tickets_of_round(site: str, run: str, round_: int) -> str:

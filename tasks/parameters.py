@@ -7,11 +7,14 @@ and have one sha256. No pickle.
 from __future__ import annotations
 
 import hashlib
+import json
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.errors import ContractError
+
+ALIGNMENT = 8  # of the arrays in the file: fewer spaces than this end the header
 
 Parameters = dict[str, NDArray[np.float32]]
 
@@ -28,7 +31,7 @@ def from_bytes(raw: bytes) -> Parameters:
     """Inverse of to_bytes.
 
     Raises:
-        ContractError: not safetensors, or not all float32.
+        ContractError: not safetensors, not all float32, or more in the header than names, types, shapes and places.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -40,7 +43,20 @@ def from_bytes(raw: bytes) -> Parameters:
     wrong = [k for k, v in arrays.items() if v.dtype != np.float32]
     if wrong:
         raise ContractError(f"expected float32 arrays only, got others under {sorted(wrong)[:5]}")
+    if not _is_plain(raw):
+        raise ContractError(
+            "the safetensors header says a thing twice, or carries something beside the arrays"
+        )
     return {k: arrays[k] for k in sorted(arrays)}
+
+
+def _is_plain(raw: bytes) -> bool:
+    """True where the header, which was read before, has no metadata, no name twice, and no room for more."""
+    header = raw[8 : 8 + int.from_bytes(raw[:8], "little")]
+    text = header.rstrip(b" ")
+    named = json.loads(text)
+    shortest = json.dumps(named, separators=(",", ":"), ensure_ascii=False).encode()
+    return text == shortest and len(header) - len(text) < ALIGNMENT and "__metadata__" not in named
 
 
 def sha256(raw: bytes) -> str:
