@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from infra.errors import FileError
 from sites.auditevents import (
@@ -50,10 +50,10 @@ def month_report(site: Site, month: str) -> str:
 def _bounds(month: str) -> tuple[float, float]:
     try:
         first = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
-    except ValueError as exc:
+        after = (first + timedelta(days=31)).replace(day=1)
+    except (ValueError, OverflowError) as exc:
         raise FileError(f"{month!r} is no month; write it as YYYY-MM, such as 2026-05") from exc
-    year, after = (first.year + 1, 1) if first.month == 12 else (first.year, first.month + 1)
-    return first.timestamp(), first.replace(year=year, month=after).timestamp()
+    return first.timestamp(), after.timestamp()
 
 
 def _tickets(events: list[Event]) -> str:
