@@ -94,6 +94,11 @@ class Outbox:
         names = sorted(self._folder.glob(f"{run}/{round_:05d}-*-{operation}.json"))
         return [answer for answer in map(_read, names) if answer.receipt.refusal is None]
 
+    def studies_of(self, run: str) -> set[str]:
+        """Digests of the studies under which this site has answered tickets of a run, refusals left out."""
+        answers = map(_read, sorted(self._folder.glob(f"{run}/*.json")))
+        return {answer.ticket.study_sha256 for answer in answers if answer.receipt.refusal is None}
+
     def last_round(self, run: str) -> int:
         """The highest round of a run that this site has answered with an update; 0 before the first."""
         done = (path.name for path in self._folder.glob(f"{run}/*-{Operation.TRAIN}.json"))

@@ -7,7 +7,7 @@ known only when a round is planned, and are decided then, by the same rules.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from sites.deliver import HEADER_SLACK
@@ -116,6 +116,20 @@ def approve(study: Study, ticket: Ticket, settings: SiteSettings, facts: Facts) 
     check_recipe(study.recipe, ticket.recipe_sha256)  # what no approval cures is said first
     obey(decision)
     return settings.sources[study.name]
+
+
+def check_study(ticket: Ticket, known: Collection[str]) -> None:
+    """A run has one study, from its first round to its last.
+
+    What one study has paid for, such as an evaluation, is not another one's; and no term changes on the way.
+
+    Raises:
+        RefusedError: bad_ticket.
+    """
+    if any(sha256 != ticket.study_sha256 for sha256 in known):
+        raise RefusedError(
+            Code.BAD_TICKET, f"run {ticket.run} was begun with another study, or with other terms"
+        )
 
 
 def check_order(ticket: Ticket, last_round: int) -> None:

@@ -23,7 +23,7 @@ from sites.ledger import Ledger
 from sites.mailbox import Mailbox
 from sites.notes import note_charged, note_read, note_reserved
 from sites.outbox import Answer, Outbox
-from sites.policy import Facts, approve, check_bound, check_evaluation, check_order, check_records
+from sites.policy import Facts, approve, check_bound, check_evaluation, check_order, check_records, check_study
 from sites.policyterms import Hours
 from sites.settings import Site, Source
 from sites.spending import charge, dataset_of, plan_round, reserve
@@ -83,6 +83,7 @@ def play(ticket: Ticket, desk: Desk) -> Done:
     study = open_study(desk.mailbox.study(ticket), ticket, desk.hub)
     standing = desk.approvals.for_ticket(desk.site.settings.policy.approval)
     source = approve(study, ticket, desk.site.settings, _facts(ticket, desk, standing))
+    check_study(ticket, desk.outbox.studies_of(ticket.run))
     check_order(ticket, desk.outbox.last_round(ticket.run))
     if ticket.operation == Operation.EVALUATE:
         trained = desk.outbox.answered(ticket.run, ticket.round, Operation.TRAIN)

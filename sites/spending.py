@@ -32,6 +32,7 @@ class Standing(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    study_sha256: Sha256  # the terms that it was planned for
     units: int
     others: Sha256  # digest of the data set's entries that are not this run's
     limits: Limits
@@ -42,8 +43,8 @@ class Standing(BaseModel):
 
     def holds_for(self, later: Standing) -> bool:
         """True where nothing asks for more now than was foreseen then."""
-        ours = (self.units, self.others, self.limits, self.priced)
-        same = ours == (later.units, later.others, later.limits, later.priced)
+        ours = (self.study_sha256, self.units, self.others, self.limits, self.priced)
+        same = ours == (later.study_sha256, later.units, later.others, later.limits, later.priced)
         return (
             same
             and later.released >= self.released
@@ -88,6 +89,7 @@ def plan_round(
     own = ledger.run_events(dataset, ticket.run)
     released = own if len(own) < ticket.round else _charged(ledger, dataset, ticket.run)
     standing = Standing(
+        study_sha256=ticket.study_sha256,
         units=units,
         others=_digest(history, own),
         limits=site.settings.limits,

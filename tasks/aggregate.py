@@ -7,6 +7,8 @@ and one result.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -16,10 +18,13 @@ from infra.orchestrator import step
 from tasks import layout, parameters
 from tasks.aggregation import rule
 from tasks.collect import HEADER_SLACK, Collected, load_parameters, load_update
-from tasks.errors import AggregationError
+from tasks.errors import AggregationError, ContractError, QuorumError
+from tasks.follow import Answer
 from tasks.parameters import Parameters
 from tasks.plan import RoundPlan
 from tasks.staleness import weight
+
+log = logging.getLogger(__name__)
 
 
 class Candidate(NamedTuple):
@@ -46,12 +51,18 @@ def aggregate(hub: Hub, plan: RoundPlan, collected: Collected) -> Candidate:
 
     Raises:
         AggregationError: the new parameters are not finite; nothing is published.
+        QuorumError: too many updates were overwritten since they were checked.
     """
-    began_at, delivered = hub.now(), collected.delivered
+    began_at, taken = hub.now(), list[Answer]()
     raw = load_parameters(hub, plan.manifest, plan.base_key, plan.base_sha256)
     base, most_bytes = parameters.from_bytes(raw), len(raw) + HEADER_SLACK
-    updates = (_scaled(load_update(hub, a, most_bytes), plan.round - a.ticket.round) for a in delivered)
-    new = parameters.add(base, rule(plan.study.aggregation.rule)(updates))
+    combined = rule(plan.study.aggregation.rule)(_updates(hub, plan, collected, most_bytes, taken))
+    if sum(collected.answers.get(answer.site) is answer for answer in taken) < plan.study.quorum:
+        raise QuorumError(
+            f"round {plan.round}: {len(taken)} updates are still what they were when they were checked, the quorum "
+            f"is {plan.study.quorum}. Nothing was combined; fedrounds run resume {plan.manifest.run}"
+        )
+    new = parameters.add(base, combined)
     if not parameters.is_finite(new):
         raise AggregationError(
             f"the parameters after round {plan.round} would not be finite; nothing was published"
@@ -60,9 +71,26 @@ def aggregate(hub: Hub, plan: RoundPlan, collected: Collected) -> Candidate:
     digest = parameters.sha256(raw)
     key = layout.parameters_key(plan.manifest.run, plan.round, digest)
     hub.store.put_if_absent(key, raw)
-    rounds = {a.site: a.ticket.round for a in delivered}  # in order: the last word of a site counts
-    folded = {a.site: plan.round - a.ticket.round for a in delivered if a.ticket.round < plan.round}
+    rounds = {a.site: a.ticket.round for a in taken}  # in order: the last word of a site counts
+    folded = {a.site: plan.round - a.ticket.round for a in taken if a.ticket.round < plan.round}
     return Candidate(key, digest, rounds, folded, began_at, hub.now())
+
+
+def _updates(
+    hub: Hub, plan: RoundPlan, collected: Collected, most_bytes: int, taken: list[Answer]
+) -> Iterator[Parameters]:
+    """The sites' updates, one at a time; `taken` grows by the answers that were given.
+
+    One that was overwritten since it was checked leaves its site out, and stops nobody else.
+    """
+    for answer in collected.delivered:
+        try:
+            update = load_update(hub, answer, most_bytes)
+        except ContractError as exc:
+            log.warning("left out: %s", exc)
+            continue
+        taken.append(answer)
+        yield _scaled(update, plan.round - answer.ticket.round)
 
 
 def _scaled(update: Parameters, staleness: int) -> Parameters:

@@ -15,7 +15,7 @@ from infra.orchestrator import emit, step
 from tasks import layout
 from tasks.aggregate import Candidate
 from tasks.collect import Collected, site_round
-from tasks.contracts import Operation, Phases, RoundRecord, RunEnd, SiteRound
+from tasks.contracts import Code, Operation, Phases, RoundRecord, RunEnd, SiteRound
 from tasks.errors import ContractError, LeaseError
 from tasks.evaluate import Evaluated
 from tasks.follow import Answer
@@ -38,7 +38,9 @@ def commit(
         RunCancelledError: somebody has cancelled the run.
     """
     sites = {
-        site: _with_metrics(_with_late(site_round(answer), collected.late.get(site)), evaluated, site)
+        site: _with_metrics(
+            _with_late(_site_round(answer, candidate), collected.late.get(site)), evaluated, site
+        )
         for site, answer in collected.answers.items()
     }
     sites |= {site: SiteRound(state="missing", code=code) for site, code in plan.left_out.items()}
@@ -83,6 +85,12 @@ def _phases(plan: RoundPlan, candidate: Candidate, evaluated: Evaluated) -> Phas
     ends = (plan.began_at, candidate.began_at, candidate.at, evaluated.at)
     train, aggregate, evaluate = (max(0.0, b - a) for a, b in pairwise(ends))
     return Phases(train=train, aggregate=aggregate, evaluate=evaluate)
+
+
+def _site_round(answer: Answer, candidate: Candidate) -> SiteRound:
+    """An update that was checked and then overwritten is not in the sum, and the record says so."""
+    taken = not answer.ok or answer.site in candidate.cohort
+    return site_round(answer if taken else answer._replace(code=Code.BAD_UPDATE))
 
 
 def _with_late(site: SiteRound, late: Answer | None) -> SiteRound:

@@ -19,6 +19,7 @@ PROTOCOL = 2  # raised when the meaning of a message changes; a new optional fie
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]  # sites, studies, runs
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 PublicKey = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]  # raw Ed25519 key, hex
+Version = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z.+!_-]{1,40}$")]  # shown in terminals
 Epsilon = Annotated[float, Field(ge=0, le=1e9)]
 Delta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -116,7 +117,7 @@ class Card(Message):
     role: Literal["hub", "site"]
     public_key: PublicKey
     agreement_key: PublicKey | None = None  # X25519, hex; None: of a version before, which encrypts nothing
-    version: str = Field(max_length=40)
+    version: Version
 
 
 class Presence(Message):
@@ -125,7 +126,7 @@ class Presence(Message):
     kind: Literal["presence"] = "presence"
     site: Name
     at: float  # seconds since 1970, the site's clock
-    version: str = Field(max_length=40)
+    version: Version
     busy: bool = False
     paused: bool = False  # the site's kill switch is thrown
     approved: tuple[Sha256, ...] = Field(default=(), max_length=200)  # approval_sha256 of what may run there
@@ -201,8 +202,8 @@ class Progress(Message):
     ticket_sha256: Sha256
     site: Name
     state: Reached
-    step: int = Field(default=0, ge=0)
-    steps: int = Field(default=0, ge=0)
+    step: int = Field(default=0, ge=0, le=10**12)
+    steps: int = Field(default=0, ge=0, le=10**12)
     at: float
 
 
