@@ -33,6 +33,7 @@ class Insider:
         self.lie, self.update = lie, update or (lambda data: data)
         self.federation: Federation = a_federation(folder, rule=self._rule)
         self.home = self.federation.agents[SITE].home
+        self.said: Receipt | None = None
 
     def run(self, **study: Any) -> dict[str, Any]:
         """Play a study; what the hub has committed."""
@@ -48,7 +49,8 @@ class Insider:
         if key.endswith("update.safetensors"):
             return self.update(data)
         if key.endswith("receipt.json"):
-            lie = self.lie(self.home.delivery._own_receipt(data))
+            self.said = self.home.delivery._own_receipt(data)
+            lie = self.lie(self.said)
             return self.sign(lie) if isinstance(lie, Receipt) else lie or data
         return data
 
