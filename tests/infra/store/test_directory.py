@@ -36,7 +36,7 @@ def test_a_killed_writer_leaves_only_whole_objects(tmp_path):
     for pause in (0.02, 0.05, 0.08, 0.11):
         writer = FORK.Process(target=write_forever, args=(tmp_path,))
         writer.start()
-        while store.get("replaced") is None:
+        while not store.list(f"created/{writer.pid}/"):
             time.sleep(0.001)
         until = time.monotonic() + pause
         while time.monotonic() < until:
