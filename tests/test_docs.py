@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,17 @@ def test_every_command_stands_in_a_page(name):
     """Nobody has to find a command by chance."""
     words = name.split()
     assert name in PAGES or (len(words) > 2 and f"{words[1]} {words[2]}" in PAGES)
+
+
+THREATS = (ROOT / "docs" / "threat-model.md").read_text()
+
+
+def test_every_test_of_the_threat_model_exists():
+    """A defence is listed with what shows it; a renamed test takes its line along."""
+    named = re.findall(r"`(tests/[^`]+)`", THREATS)
+    found = [name for name in named if re.fullmatch(r"tests/[\w/]+\.py::test_\w+", name)]
+
+    assert sorted(set(named) - set(found)) == []
+    assert len(found) > 50
+    for file, _, test in (name.partition("::") for name in found):
+        assert f"def {test}(" in (ROOT / file).read_text(), f"{file} has no {test}"
