@@ -87,27 +87,6 @@ def test_rows_of_another_study_by_a_run_that_has_paid_for_its_own(hub, agent):
     is_refused(hub, agent, hub.ticket(other, given, round=2), Code.BAD_TICKET)
 
 
-def test_a_plan_that_was_made_for_another_study_is_not_used(hub, agent):
-    """A run's noise is planned for its study's epsilon; the same run under stricter terms is planned anew."""
-    from sites.spending import RunPlan, Standing
-
-    loose, strict = (
-        Standing(
-            study_sha256=digest * 64,
-            units=95,
-            others="0" * 64,
-            limits=agent.site.settings.limits,
-            reserved=0,
-            released=0,
-            left=3,
-        )
-        for digest in "ab"
-    )
-    assert loose.holds_for(loose)
-    assert not loose.holds_for(strict)
-    assert RunPlan.model_fields.keys() == {"standing", "planned"}
-
-
 def test_an_earlier_round_again(hub, agent):
     """A model from before, to compare the answers: no."""
     study = a_study()

@@ -13,6 +13,7 @@ counts = st.integers(0, 30)
 
 def a_standing(**changes) -> Standing:
     fields = {
+        "study_sha256": "a" * 64,
         "units": 100,
         "others": "0" * 64,
         "limits": Limits(epsilon=10.0, delta=1e-3),
@@ -42,6 +43,7 @@ def test_whatever_asks_for_more_is_planned_again():
     assert not planned.holds_for(a_standing(reserved=6, released=5, left=15))
     assert not planned.holds_for(a_standing(reserved=5, released=5, left=15, units=99))
     assert not planned.holds_for(a_standing(reserved=5, released=5, left=15, others="1" * 64))
+    assert not planned.holds_for(a_standing(reserved=5, released=5, left=15, study_sha256="b" * 64))
     other = Limits(epsilon=5.0, delta=1e-3)
     assert not planned.holds_for(a_standing(reserved=5, released=5, left=15, limits=other))
 
