@@ -23,7 +23,15 @@ from sites.ledger import Ledger
 from sites.mailbox import Mailbox
 from sites.notes import note_charged, note_read, note_reserved
 from sites.outbox import Answer, Outbox
-from sites.policy import Facts, approve, check_bound, check_evaluation, check_order, check_records, check_study
+from sites.policy import (
+    Facts,
+    approve,
+    check_bound,
+    check_evaluation,
+    check_order,
+    check_records,
+    check_study,
+)
 from sites.policyterms import Hours
 from sites.settings import Site, Source
 from sites.spending import charge, dataset_of, plan_round, reserve
