@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +82,8 @@ def _asked(args: argparse.Namespace, site: Site) -> tuple[Study, str, list[Opera
     from tasks.contracts import Operation
     from tasks.study import Study
 
-    if args.what.endswith((".yaml", ".yml")) or not ("/" in args.what or Path(args.what).exists()):
+    is_file = "/" in args.what or os.path.exists(args.what)  # noqa: PTH110 - False, too, for what can be no path
+    if args.what.endswith((".yaml", ".yml")) or not is_file:
         version = find(args.what, site)
         return version.study, version.recipe_sha256, list(Operation)
     ticket, hub = _ticket(args.what, site)
