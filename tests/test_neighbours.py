@@ -12,7 +12,7 @@ from flows.results import results
 from infra.hub import Hub
 from infra.signing import SigningKey, unseal
 from sites.cli import main
-from sites.identity import own_key, pinned_hub
+from sites.identity import own_identity, pinned_hub
 from sites.outbox import Outbox
 from tasks import layout, parameters
 from tasks.contracts import (
@@ -147,7 +147,7 @@ def test_a_site_keeps_its_key_its_hub_and_its_answers(site):
     """Upgrades never re-issue keys, and no ticket is worked on twice."""
     state = site.parent / "north.state"
 
-    assert own_key("north", state).public_hex == KEYS["north"].public_hex
+    assert own_identity("north", state).signing.public_hex == KEYS["north"].public_hex
     assert pinned_hub(state).public_key == KEYS["hub"].public_hex
     answer = Outbox(state / "outbox").find("toy-1/00001-01-train")
     assert (

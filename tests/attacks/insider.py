@@ -34,6 +34,8 @@ class Insider:
         self.federation: Federation = a_federation(folder, rule=self._rule)
         self.home = self.federation.agents[SITE].home
         self.said: Receipt | None = None
+        self._send = self.home.delivery.answer
+        self.home.delivery.answer = self._listen  # type: ignore[method-assign]
 
     def run(self, **study: Any) -> dict[str, Any]:
         """Play a study; what the hub has committed."""
@@ -43,13 +45,16 @@ class Insider:
         """Signed with the site's own key, for all to read: the hub takes that from a site, too."""
         return self.home.identity.signing.seal(receipt)
 
+    def _listen(self, sealed: bytes, payload: bytes | None) -> None:
+        self.said = self.home.delivery._own_receipt(sealed)
+        self._send(sealed, payload)
+
     def _rule(self, key: str, data: bytes) -> bytes:
         if not key.startswith(f"sites/{SITE}/out/"):
             return data
         if key.endswith("update.safetensors"):
             return self.update(data)
-        if key.endswith("receipt.json"):
-            self.said = self.home.delivery._own_receipt(data)
+        if key.endswith("receipt.json") and self.said is not None:
             lie = self.lie(self.said)
             return self.sign(lie) if isinstance(lie, Receipt) else lie or data
         return data

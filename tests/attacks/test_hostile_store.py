@@ -65,7 +65,7 @@ def test_answers_that_are_swapped_truncated_replayed_or_taken_away(tmp_path):
 
     codes = [r["sites"]["south"]["code"] for r in result["rounds"]]
     assert codes == [
-        *("bad_signature", "bad_update", "bad_signature"),
+        *("bad_signature", "bad_signature", "bad_signature"),
         *("bad_update", "bad_update", "bad_update", "bad_update"),
         *("no_answer", None),
     ]
@@ -123,8 +123,8 @@ def test_a_hub_that_is_made_to_forget_everything_spends_nothing_twice(tmp_path):
     federation.run(a_study(rounds=1), run="toy-1")
     before = reserved(federation)
     store = tmp_path / "federation" / "store"
-    shutil.rmtree(store / "hub")
-    shutil.rmtree(store / "shared" / "runs")
+    for part in ("hub/runs", "hub/leases", "shared/runs"):
+        shutil.rmtree(store / part)
     for site in federation.agents:
         shutil.rmtree(store / "sites" / site / "out" / "toy-1")
 
