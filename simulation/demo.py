@@ -1,8 +1,9 @@
 """Four institutions train one model on this machine under differential privacy, with real servers.
 
 Starts a Prefect server, an MLflow server, an object store and one agent per
-institution, runs a study over all of them and shows every round. Records are
-real: scikit-learn's breast-cancer patients, split unequally over the sites.
+institution, enrols the sites and approves the study as their people would, runs
+it over all of them and shows every round. Records are real: scikit-learn's
+breast-cancer patients, split unequally over the sites.
 No process is left behind, unless you say --keep.
 
 examples:

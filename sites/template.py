@@ -35,9 +35,9 @@ limits:
 # What a hub may ask. Remove a word to refuse it altogether.
 policy:
   operations: [train, evaluate]
-# hours: {{from: "20:00", to: "06:00", timezone: Europe/Paris}}
-# epsilon_per_round: 0.5
-# hold_for_human: true     # answers wait for: fedrounds-site release
+  # hours: {{from: "20:00", to: "06:00", timezone: Europe/Paris}}
+  # epsilon_per_round: 0.5
+  # hold_for_human: true     # answers wait for: fedrounds-site release
 
 # How exact the figures are that leave this site.
 disclosure:

@@ -76,7 +76,7 @@ def note_farewell(hub: Hub, now: Member) -> Member:
     if said.site != now.site:
         return now
     ledger, audit = f"{said.ledger_entries} {said.ledger_hash}", f"{said.audit_lines} {said.audit_hash}"
-    kept = f"ledger of entries {ledger}, audit log of lines {audit}"
+    kept = f"ledger (entries, head: {ledger}), audit log (lines, head: {audit})"
     return write(
         hub, now.site, next_word(hub, now, state="left", reason=f"left by itself; kept there: {kept}")
     )

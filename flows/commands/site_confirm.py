@@ -81,4 +81,7 @@ def _ask(name: str, chosen: Answered) -> None:
     except EOFError:
         said = ""
     if said.strip().lower() not in ("y", "yes"):
-        raise FileError("nothing was confirmed")
+        raise FileError(
+            "nothing was confirmed: answer yes once the words were compared by telephone, "
+            'or name them with --words "..."'
+        )

@@ -73,7 +73,7 @@ def site_facts(hub: Hub) -> list[dict[str, Any]]:
                 "version": presence.version if presence else None,
                 "waits_for_approval": [
                     {"study": proposal.study, "approval_sha256": proposal.approval_sha256}
-                    for proposal in waits.get(site, [])
+                    for proposal in (waits.get(site, []) if word.active else [])
                 ],
             }
         )
@@ -114,7 +114,9 @@ def _print(facts: dict[str, Any], trouble: str | None) -> None:
             ", ".join(f"{w['study']} {w['approval_sha256'][:12]}" for w in site["waits_for_approval"]) or "–",
         )
     console = Console()
-    none = "no site is enrolled yet: fedrounds site add NAME --out kit.json"
+    none = (
+        "no site is a member yet: fedrounds site list shows who was invited, fedrounds site add NAME invites"
+    )
     console.print(servers, sites if facts["sites"] else none)
     if trouble:
         console.print(f"the store cannot be read: {trouble}")

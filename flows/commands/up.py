@@ -69,9 +69,9 @@ def run(args: argparse.Namespace) -> int:
     for name, address in backends.shown().items():
         print(f"  {name.replace('_', ' ')}: {address}")
     where = "" if args.dir == DEFAULT_DIR else f" --dir {args.dir}"
-    print(
-        f"next:\n  fedrounds study run study.yaml{where}\n  fedrounds status{where}\n  fedrounds down{where}"
-    )
+    print("next:")
+    for command in ("site add NAME --out kit.json", "study run study.yaml", "status", "down"):
+        print(f"  fedrounds {command}{where}")
     return 0
 
 

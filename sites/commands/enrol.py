@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     now = answer(kit, site)
     print(f"hub    {kit.hub_words}")
     print(f"site   {own_words(site)}")
-    if now not in ACTIVE:
+    if now not in ACTIVE and not _wait(site, kit, 0):  # who was confirmed meanwhile has compared already
         print("Compare both by telephone with the hub's operator, who then runs:")
         print(f"  fedrounds site confirm {kit.site}")
         if not _wait(site, kit, args.wait_s):

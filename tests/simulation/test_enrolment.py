@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import time
@@ -12,6 +13,7 @@ import pytest
 
 from flows.cli import main as hub_main
 from flows.commands.site_list import site_facts
+from flows.commands.status import site_facts as status_facts
 from infra.errors import FileError, SealError
 from infra.hub import Hub
 from infra.identity import Identity
@@ -28,16 +30,18 @@ from sites.identity import AGREEMENT, KEY, own_card, own_identity, pin_hub
 from sites.job import InlineRunner
 from sites.membership import last_word, must_be_enrolled, standing
 from sites.settings import Site, load_site
+from sites.template import site_yaml
 from tasks import layout
 from tasks.card import hub_card, publish_card
 from tasks.contracts import Card, Presence
 from tasks.errors import ContractError
 from tasks.invitations import answers, confirm, invite
 from tasks.membership import Enrolment, Kit
+from tasks.propose import propose
 from tasks.registry import member, revoke, site_card
 from tasks.sealed import open_from_site
 from tasks.succession import ask_for_new_keys, new_keys, take_new_keys
-from tests.federation import write_site
+from tests.federation import a_study, write_site
 
 
 class Killed(BaseException):
@@ -450,6 +454,19 @@ def test_a_site_that_leaves_destroys_its_keys_and_keeps_its_books(hub, north, wi
     assert "left" in capsys.readouterr().err
 
 
+def test_a_site_that_has_left_waits_for_no_approval(hub, north):
+    """The operator is not sent after people who are gone."""
+    enrol(hub, north)
+    propose(hub, a_study(sites=("north",), quorum=1))
+    before = status_facts(hub)[0]["waits_for_approval"]
+    leave(north, store_of(north), hub.now(), wipe=False)
+
+    site_facts(hub)  # reads the farewell
+    (fact,) = status_facts(hub)
+
+    assert before and fact["state"] == "left" and fact["waits_for_approval"] == []
+
+
 def test_a_fall_while_leaving_is_taken_up_again(hub, north, monkeypatch):
     """The last word is kept before it is sent, and the key that signed it goes last."""
     from sites import farewell
@@ -511,12 +528,38 @@ def test_the_commands_from_kit_to_a_healthy_site(hub, tmp_path, capsys):
 
     out = capsys.readouterr().out
     assert "hospital-a is enrolled" in out and words in out and " 0 failed" in out
+    assert "Compare" not in out, "a member is not sent to the telephone again"
     settings = load_site(config).settings
     assert not settings.sources and settings.limits.epsilon < 1e-5
     assert hub_main(["site", "list", "--json", *where]) == 0
     (fact,) = json.loads(capsys.readouterr().out)
     assert (fact["site"], fact["state"], fact["words"]) == ("hospital-a", "confirmed", [words])
     Kit.model_validate_json(kit.read_text())
+
+
+def test_what_the_written_site_yaml_suggests_can_be_uncommented(hub, tmp_path):
+    """A person takes the # away, and the line is where it belongs."""
+    config = tmp_path / "site.yaml"
+    lines = site_yaml(invite(hub, "north", expires_days=1)).splitlines()
+    keys = ("  # hours:", "  # epsilon_per_round:", "  # hold_for_human:")
+    config.write_text(
+        "\n".join(line.replace("# ", "", 1) if line.startswith(keys) else line for line in lines)
+    )
+
+    policy = load_site(config).settings.policy
+
+    assert policy.hours and policy.epsilon_per_round == 0.5 and policy.hold_for_human
+
+
+def test_nobody_is_confirmed_where_nobody_can_be_asked(hub, north, capsys, monkeypatch):
+    """A script without a terminal confirms no stranger, and is told how it is done."""
+    answer(invite(hub, "north", expires_days=1), north)
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+
+    assert hub_main(["site", "confirm", "north", "--dir", str(hub.directory)]) == 2
+
+    assert "--words" in capsys.readouterr().err
+    assert member(hub, "north") is None
 
 
 def test_an_existing_site_yaml_is_not_overwritten(hub, north, tmp_path):
