@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -44,6 +45,13 @@ class Answer(BaseModel):
     def sealed_by(self, new: Identity, hub: Peer) -> Answer:
         """The same word under this site's new keys."""
         return Answer.sealed_now(self.ticket, self.receipt, new, hub)
+
+
+class Base(NamedTuple):
+    """The parameters that an update of this site started from."""
+
+    round: int
+    sha256: str
 
 
 class Outbox:
@@ -99,14 +107,11 @@ class Outbox:
         answers = map(_read, sorted(self._folder.glob(f"{run}/*.json")))
         return {answer.ticket.study_sha256 for answer in answers if answer.receipt.refusal is None}
 
-    def last_round(self, run: str) -> int:
-        """The highest round of a run that this site has answered with an update; 0 before the first."""
-        done = (path.name for path in self._folder.glob(f"{run}/*-{Operation.TRAIN}.json"))
-        for name in sorted(done, reverse=True):
-            answer = self.find(f"{run}/{name.removesuffix('.json')}")
-            if answer is not None and answer.receipt.update is not None:
-                return answer.ticket.round
-        return 0
+    def bases(self, run: str) -> list[Base]:
+        """What this site has trained on in a run, one for each update that it made, oldest round first."""
+        answers = map(_read, sorted(self._folder.glob(f"{run}/*-{Operation.TRAIN}.json")))
+        tickets = (answer.ticket for answer in answers if answer.receipt.update is not None)
+        return [Base(ticket.round, ticket.parameters_sha256) for ticket in tickets]
 
     def trained_since(self, since: float) -> set[tuple[str, int]]:
         """Runs and rounds that were answered with an update of their own since then (seconds since 1970)."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from sites.deliver import HEADER_SLACK
 from sites.installed import check_recipe
 from sites.job import Cost, Survey
-from sites.outbox import Answer
+from sites.outbox import Answer, Base
 from sites.policyterms import Policy
 from sites.settings import SiteSettings, Source
 from sites.votes import Vote
@@ -132,16 +132,38 @@ def check_study(ticket: Ticket, known: Collection[str]) -> None:
         )
 
 
-def check_order(ticket: Ticket, last_round: int) -> None:
-    """A run only goes forward: an older round than one this site has trained is a replay of the past.
+def check_order(ticket: Ticket, bases: Sequence[Base]) -> None:
+    """A run only goes forward, on one line of models: what this site remembers of it binds the hub.
+
+    An honest hub commits a round once, and every update of the next one starts from what it committed. So
+    these are replays, rollbacks or forks, whoever made them:
+
+    - a round before the last that this site has trained;
+    - training in a round that it has trained already, from other parameters;
+    - training on, or scoring, parameters that it trained on in an earlier round, with others in between.
+
+    Not refused, since honest hubs do it: the same parameters in the very next round, which a round that moved
+    nothing leaves behind; and a round that starts from other parameters than this site has scored at the end
+    of the one before, which a round below its quorum and played again does. A hub that was put back to a
+    backup older than this site's memory is refused as well: its run cannot go on, a new one can.
+
+    Args:
+        ticket: the hub's.
+        bases: of the run's updates, oldest first.
 
     Raises:
         RefusedError: bad_ticket.
     """
-    if ticket.round < last_round:
-        raise RefusedError(
-            Code.BAD_TICKET, f"round {ticket.round} of {ticket.run} after round {last_round} was trained"
-        )
+    if not bases:
+        return
+    last, of = bases[-1], f"{ticket.operation} in round {ticket.round} of {ticket.run}"
+    if ticket.round < last.round:
+        raise RefusedError(Code.BAD_TICKET, f"{of} after round {last.round} was trained")
+    moved = ticket.parameters_sha256 != last.sha256
+    if moved and ticket.operation == Operation.TRAIN and ticket.round == last.round:
+        raise RefusedError(Code.BAD_TICKET, f"{of} from other parameters than it was trained from before")
+    if moved and any(base.sha256 == ticket.parameters_sha256 for base in bases):
+        raise RefusedError(Code.BAD_TICKET, f"{of} on the parameters of an earlier round")
 
 
 def check_evaluation(ticket: Ticket, trained: Sequence[Answer], evaluated: Sequence[Answer]) -> None:

@@ -92,7 +92,7 @@ def play(ticket: Ticket, desk: Desk) -> Done:
     standing = desk.approvals.for_ticket(desk.site.settings.policy.approval)
     source = approve(study, ticket, desk.site.settings, _facts(ticket, desk, standing))
     check_study(ticket, desk.outbox.studies_of(ticket.run))
-    check_order(ticket, desk.outbox.last_round(ticket.run))
+    check_order(ticket, desk.outbox.bases(ticket.run))
     if ticket.operation == Operation.EVALUATE:
         trained = desk.outbox.answered(ticket.run, ticket.round, Operation.TRAIN)
         check_evaluation(ticket, trained, desk.outbox.answered(ticket.run, ticket.round, Operation.EVALUATE))

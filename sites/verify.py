@@ -7,12 +7,11 @@ with a refusal where it is wrong.
 
 from __future__ import annotations
 
-from infra.errors import SealError, StoreError
+from infra.errors import SealError
 from infra.identity import Identity
 from infra.signing import unseal
-from infra.store.base import check_key
 from tasks import layout
-from tasks.contracts import PROTOCOL, Card, Code, Ticket
+from tasks.contracts import PROTOCOL, Card, Code, Operation, Ticket
 from tasks.errors import RefusedError
 from tasks.study import Study
 
@@ -46,13 +45,25 @@ def check_ticket(ticket: Ticket, now: float) -> None:
         raise RefusedError(Code.BAD_TICKET, "the ticket expires before it was issued")
     if now >= ticket.expires_at:
         raise RefusedError(Code.EXPIRED, f"the ticket expired {now - ticket.expires_at:.0f} s ago")
-    place = f"shared/runs/{ticket.run}/"
-    try:
-        check_key(ticket.parameters_key)
-    except StoreError as exc:
-        raise RefusedError(Code.BAD_TICKET, f"the place of the parameters is no key: {exc}") from exc
-    if not ticket.parameters_key.startswith(place):
-        raise RefusedError(Code.BAD_TICKET, f"parameters lie under {place}, not at {ticket.parameters_key}")
+    _check_place(ticket)
+
+
+def _check_place(ticket: Ticket) -> None:
+    """The parameters lie where their run, round and digest say.
+
+    Training starts from the round before. What is scored is the model after the round, or after a later one:
+    a late update goes into a later round's model, and its site is asked to score that one.
+    """
+    key, after = ticket.parameters_key, layout.round_of_parameters(ticket.parameters_key)
+    if after is None or layout.parameters_key(ticket.run, after, ticket.parameters_sha256) != key:
+        raise RefusedError(
+            Code.BAD_TICKET,
+            f"{key} is no place of parameters {ticket.parameters_sha256[:12]} of {ticket.run}",
+        )
+    if after != ticket.round - 1 if ticket.operation == Operation.TRAIN else after < ticket.round:
+        raise RefusedError(
+            Code.BAD_TICKET, f"{ticket.operation} in round {ticket.round} on parameters after round {after}"
+        )
 
 
 def open_study(raw: bytes | None, ticket: Ticket, hub: Card) -> Study:

@@ -37,6 +37,12 @@ def parameters_key(run: str, round_: int, sha256: str) -> str:
     return f"shared/runs/{run}/parameters/{round_:05d}-{sha256[:16]}.safetensors"
 
 
+def round_of_parameters(key: str) -> int | None:
+    """The round after which parameters came to be, by their key; None where no parameters lie."""
+    found = re.fullmatch(r"shared/runs/[^/]+/parameters/([0-9]{5})-[0-9a-f]{16}\.safetensors", key)
+    return int(found[1]) if found else None
+
+
 def inbox(site: str) -> str:
     return f"sites/{site}/in/tickets/"
 

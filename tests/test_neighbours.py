@@ -153,4 +153,4 @@ def test_a_site_keeps_its_key_its_hub_and_its_answers(site):
     assert (
         answer.sealed.encode() == (STORE / "sites/north/out/toy-1/00001-01-train/receipt.json").read_bytes()
     )
-    assert Outbox(state / "outbox").last_round("toy-1") == 1
+    assert Outbox(state / "outbox").bases("toy-1")[-1].round == 1

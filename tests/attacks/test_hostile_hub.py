@@ -98,6 +98,57 @@ def test_an_earlier_round_again(hub, agent):
     is_refused(hub, agent, hub.ticket(study, given, round=1, operation=Operation.EVALUATE), Code.BAD_TICKET)
 
 
+def test_a_round_once_more_from_another_model(hub, agent):
+    """A fork: two answers of one round to two models would tell more than the study's rounds do."""
+    study = a_study()
+    given = hub.publish(study)
+    first = hub.ask(agent, hub.ticket(study, given))
+
+    is_refused(hub, agent, hub.ticket(study, moved(given, 1), attempt=2), Code.BAD_TICKET)
+    assert hub.ask(agent, hub.ticket(study, given, attempt=3)).update == first.update  # an honest retry
+
+
+@pytest.mark.parametrize("operation", list(Operation))
+def test_a_later_round_on_an_older_model(hub, agent, operation):
+    """A rollback under a new number; where the last round moved nothing, the same model is no rollback."""
+    study = a_study(rounds=5)
+    given = hub.publish(study)
+    for round_, model in ((1, given), (2, given), (3, moved(given, 1))):
+        assert hub.ask(agent, hub.ticket(study, model, round=round_)).update is not None
+
+    number = 4 if operation == Operation.TRAIN else 3
+    is_refused(hub, agent, hub.ticket(study, given, round=number, operation=operation), Code.BAD_TICKET)
+    assert hub.ask(agent, hub.ticket(study, moved(given, 2), round=4, attempt=2)).update is not None
+
+
+@pytest.mark.parametrize(("operation", "after"), [
+    (Operation.TRAIN, 0), (Operation.TRAIN, 2), (Operation.EVALUATE, 0),
+])  # fmt: skip
+def test_parameters_of_another_round(hub, agent, operation, after):
+    """Round 2 trains on what round 1 gave, and round 1 scores what it gave: nothing from before, nothing else."""
+    study = a_study()
+    given = hub.publish(study)
+    hub.ask(agent, hub.ticket(study, given))
+    digest = parameters.sha256(parameters.to_bytes(given))
+    number = 2 if operation == Operation.TRAIN else 1
+    hub.ticket(study, given, round=after + 1)  # they lie there
+
+    key = layout.parameters_key("toy-1", after, digest)
+    ticket = hub.ticket(study, given, round=number, operation=operation, parameters_key=key)
+    is_refused(hub, agent, ticket, Code.BAD_TICKET)
+
+
+def test_the_model_that_a_late_update_went_into_is_scored(hub, agent):
+    """An honest hub: the ticket is of the round that was trained, the model of the round that used it."""
+    study = a_study()
+    given = hub.publish(study)
+    hub.ask(agent, hub.ticket(study, given))
+    later = hub.ticket(study, given, round=2, operation=Operation.EVALUATE)
+
+    ticket = hub.ticket(study, given, operation=Operation.EVALUATE, parameters_key=later.parameters_key)
+    assert hub.ask(agent, ticket).scores is not None
+
+
 def test_a_second_model_to_score(hub, agent):
     """Two models that differ by one thing tell what it is worth on the held-out records."""
     study = a_study()
@@ -114,18 +165,13 @@ def test_a_second_model_to_score(hub, agent):
     )
 
 
-@pytest.mark.parametrize("number", ["run", "attempt"])
-def test_endless_runs_and_endless_attempts_end_at_the_sites_own_limit(hub, agent, number):
+def test_endless_runs_end_at_the_sites_own_limit(hub, agent):
     """Every ticket is in order by itself. The ledger adds them up, and the hub cannot raise what it adds up to."""
     study = a_study(rounds=1)
     given = hub.publish(study)
 
     def another(i: int) -> Ticket:
-        raw = parameters.to_bytes(moved(given, i))
-        run, attempt = (f"toy-{i}", 1) if number == "run" else ("toy-1", i)
-        key = layout.parameters_key(run, 0, parameters.sha256(raw))
-        hub.store.put(key, raw)
-        return hub.ticket(study, moved(given, i), run=run, attempt=attempt, parameters_key=key)
+        return hub.ticket(study, moved(given, i), run=f"toy-{i}")
 
     refusals = [hub.ask(agent, another(i)).refusal for i in range(1, 6)]
 

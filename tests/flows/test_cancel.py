@@ -104,7 +104,7 @@ def test_a_site_that_was_away_refuses_though_the_store_hides_the_word_later(canc
             study_sha256=manifest.study_sha256,
             recipe_sha256=manifest.recipe_sha256,
             site="south",
-            round=3,
+            round=2,
             attempt=attempt,
             operation=Operation.TRAIN,
             parameters_key=base.parameters_key,

@@ -140,16 +140,18 @@ class ToyHub:
         """A good ticket on published parameters, but for `changes`."""
         raw = parameters.to_bytes(given)
         digest = parameters.sha256(raw)
+        run, round_ = changes.get("run", RUN), changes.get("round", 1)
+        after = round_ if changes.get("operation") == Operation.EVALUATE else round_ - 1
         fields: dict[str, Any] = {
-            "run": RUN,
+            "run": run,
             "study": study.name,
             "study_sha256": study.sha256,
             "recipe_sha256": recipe_sha256(study.recipe),
             "site": "north",
-            "round": 1,
+            "round": round_,
             "attempt": 1,
             "operation": Operation.TRAIN,
-            "parameters_key": layout.parameters_key(RUN, 0, digest),
+            "parameters_key": layout.parameters_key(run, after, digest),
             "parameters_sha256": digest,
             "nonce": secrets.token_hex(16),
             "issued_at": time.time(),
