@@ -1,4 +1,4 @@
-"""Checks of records against the studies that are published for this site: ranges, and persons counted twice.
+"""Checks of records against the studies that are approved here: ranges, and persons counted twice.
 
 Rows are read here, on this machine, and shown as shares in whole percent with
 the names of columns; no value is.
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sites.doctor import Check, Row
-from sites.doctor.studies import published
+from sites.doctor.studies import approved
 from sites.job import SurveyJob
 from sites.records import Records, load_records
 from sites.settings import Site, Source
@@ -66,7 +66,7 @@ def persons(site: Site) -> Iterator[Row]:
 
 def _studies(site: Site) -> Iterator[tuple[Study, Source]]:
     for name, source in site.settings.sources.items():
-        for study in published(site, name):
+        for study in approved(site, name):
             yield study, source
 
 

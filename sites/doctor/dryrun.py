@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from sites.doctor import Check, Row
-from sites.doctor.studies import published
+from sites.doctor.studies import approved
 from sites.egress import examine
 from sites.settings import Site
 from tasks import parameters
@@ -33,7 +33,7 @@ def checks() -> list[Check]:
 
 def dry_run(site: Site) -> Iterator[Row]:
     for name in site.settings.sources:
-        for study in published(site, name):
+        for study in approved(site, name):
             title = f"dry run {study.name} {study.sha256[:8]}"
             began = time.monotonic()
             try:

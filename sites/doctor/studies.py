@@ -1,4 +1,9 @@
-"""Checks of each study this site has a source for: recipe, records, columns, counts, budget."""
+"""Checks of each study this site has a source for: approval, recipe, records, columns, counts, budget.
+
+A recipe is somebody's code: one that nobody has approved is neither imported nor
+shown a record here. An approved one runs in the doctor's own process, without the
+sandbox that the agent puts around its jobs.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +16,15 @@ from infra.errors import SealError
 from infra.signing import unseal
 from sites.doctor import Check, Row
 from sites.doctor.contact import hub_of, store_of
+from sites.identity import KEY
 from sites.job import SurveyJob
 from sites.ledger import Ledger
 from sites.settings import Site, Source
 from sites.sources import address
 from sites.spending import dataset_of
+from sites.voting import approvals_of
 from tasks.errors import RecordError, RefusedError, StudyError
+from tasks.recipes import recipe_sha256
 from tasks.study import Study
 
 
@@ -48,7 +56,12 @@ def studies(site: Site) -> Iterator[Row]:
         if not found:
             yield Row(f"study {name}", "ok", "not published yet; the rest is checked when it is")
         for study in found:
-            yield from _study(site, study, source)
+            missing = not_approved(site, study)
+            if missing:
+                text = "published, and not approved here at this hash: nothing of it is looked into or run"
+                yield Row(f"study {name} {study.sha256[:8]}", "warn", text, f"fedrounds-site review {name}")
+            else:
+                yield from _study(site, study, source)
 
 
 def budget(site: Site) -> Iterator[Row]:
@@ -75,6 +88,24 @@ def published(site: Site, name: str) -> Iterator[Study]:
             continue
         if study is not None and site.settings.site in study.sites:
             yield study
+
+
+def approved(site: Site, name: str) -> Iterator[Study]:
+    """Of the published versions of a study those that may run here: no other's recipe is imported."""
+    return (study for study in published(site, name) if not not_approved(site, study))
+
+
+def not_approved(site: Site, study: Study) -> bool:
+    """True until this site's people have approved the study with its recipe as it is installed here."""
+    if not (site.state / KEY).exists():  # nobody has voted, and no key is made for the question
+        return True
+    vote = approvals_of(site).standing(site.settings.policy.approval).in_force.get(study.name)
+    if vote is None or vote.study_sha256 != study.sha256:
+        return True
+    try:
+        return vote.recipe_sha256 != recipe_sha256(study.recipe)
+    except StudyError:  # not installed any more: there is nothing that could run
+        return True
 
 
 def _study(site: Site, study: Study, source: Source) -> Iterator[Row]:

@@ -12,10 +12,15 @@ from tasks.study import Study
 from tests.packages import install_package
 from tests.sites.builders import a_study
 
+MARK = "FEDROUNDS_TEST_MARK"  # names a file that the recipe writes when it is imported
+
 SOURCE = """
 import ctypes, mmap, os, signal, socket, subprocess, time
 from pathlib import Path
 from tasks.recipes.tabular import LogisticRegression
+
+if "FEDROUNDS_TEST_MARK" in os.environ:
+    Path(os.environ["FEDROUNDS_TEST_MARK"]).touch()
 
 
 def connect(at):

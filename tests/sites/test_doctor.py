@@ -19,12 +19,14 @@ from typing import get_args
 import pytest
 
 from sites.cli import main
-from sites.doctor import Row, books, data, machine, network, resources, rights
+from sites.doctor import Row, books, data, dryrun, machine, network, resources, rights, studies
 from sites.doctor.short import last_look
 from sites.settings import Site, load_site
+from tasks import layout
 from tasks.contracts import Concern
 from tests.services.certificates import make_certificate
-from tests.sites.builders import ToyHub, a_study, an_agent, write_site
+from tests.sites import attacks
+from tests.sites.builders import ToyHub, a_study, an_agent, approve_here, write_site
 
 PAGE = Path(__file__).parents[2] / "docs" / "doctor.md"
 
@@ -224,6 +226,30 @@ def test_persons_who_are_in_twice_are_seen(tmp_path):
     assert one(data.persons(load_site(path))).state == "warn"
     path.write_text(path.read_text().replace("csv:north.csv'", "csv:north.csv', person: patient"))
     assert one(data.persons(load_site(path))).state == "ok"
+
+
+def test_a_recipe_that_nobody_approved_is_not_run_by_the_doctor(tmp_path, monkeypatch):
+    """Whoever runs it is one of the institution's people: a hub must not reach into their process."""
+    hub, mark = ToyHub(tmp_path), tmp_path / "mark"
+    attacks.install(monkeypatch, tmp_path)
+    monkeypatch.setenv(attacks.MARK, str(mark))
+    site = load_site(write_site(tmp_path))
+    study = attacks.a_hostile_study("nothing")
+    hub.store.put(layout.study_key("toy", study.sha256), hub.key.seal(study))
+    hub.propose(a_study())  # the site has keys and people who vote, for another version
+    approve_here(hub.config, a_study())
+    kinds = (studies.studies, data.ranges, data.persons, dryrun.dry_run)
+
+    rows = {row.name: row for kind in kinds for row in kind(site)}
+
+    assert not mark.exists()
+    assert (rows[name := f"study toy {study.sha256[:8]}"].state, rows[name].cure) == (
+        "warn", "fedrounds-site review toy",
+    )  # fmt: skip
+    assert {row for row in rows if study.sha256[:8] in row} == {name}
+    approve_here(hub.config, study)
+    assert [row.state for row in studies.studies(site) if study.sha256[:8] in row.name] == ["ok"]
+    assert mark.exists()
 
 
 def test_the_first_start_waits_for_a_healthy_machine(tmp_path, capsys):
