@@ -214,7 +214,7 @@ class Agent:
         answer = Answer.sealed_now(ticket, receipt, self.home.identity, self.home.hub)
         self.outbox.keep(answer, done.payload)
         settle(answer, self.site, self.home.audit)
-        if done.payload is not None and self.gate.lets_out(answer):
+        if done.payload is not None and self.gate.lets_out(answer, self.home.approvals):
             progress.delivering()
         self._unsent.append(answer)
         self._send_unsent()
@@ -278,7 +278,7 @@ class Agent:
 
     def _may_leave(self, answer: Answer) -> bool:
         """False while the site holds it back, and for good where nobody wants it any more."""
-        if not self.gate.lets_out(answer):
+        if not self.gate.lets_out(answer, self.home.approvals):
             return False
         try:
             self.cancelled.check(answer.ticket.run, self.home.hub, self.now())

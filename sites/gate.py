@@ -13,7 +13,7 @@ from sites.approvals import Approvals
 from sites.outbox import Answer, Outbox
 from sites.settings import Site
 from sites.stopfile import halted
-from sites.votes import missing_for
+from sites.votes import missing_for, rejected_since
 from tasks.contracts import Code, Ticket
 from tasks.errors import RefusedError
 
@@ -58,11 +58,20 @@ class Gate:
         if missing:
             raise RefusedError(Code.NOT_APPROVED, missing)
 
-    def lets_out(self, answer: Answer) -> bool:
-        """True where the answer may be sent; that the site is paused may always be said."""
+    def lets_out(self, answer: Answer, approvals: Approvals) -> bool:
+        """True where the answer may be sent; that the site is paused may always be said.
+
+        Work on a study that was rejected since stays here, and where nobody can say whether it was.
+        """
         if self.closed:
             return answer.receipt.refusal == Code.PAUSED_BY_SITE
-        return not self.holds(answer)
+        if answer.receipt.refusal is not None:
+            return True
+        try:
+            votes = [entry.vote for entry in approvals.entries()]
+        except FileError:
+            return False
+        return not self.holds(answer) and not rejected_since(votes, self._rule, answer.ticket)
 
     def holds(self, answer: Answer) -> bool:
         """True where the answer waits for a person."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from pydantic import Field
@@ -61,6 +61,23 @@ def count(votes: Iterable[Vote], rule: Approval) -> Standing:
             found.voices[vote.study] = {vote.approval_sha256: voices}
             found.rejected.pop(vote.study, None)
     return found
+
+
+def rejected_since(votes: Sequence[Vote], rule: Approval, ticket: Ticket) -> bool:
+    """True where people took back what they had said of a ticket's study, and have not said it again.
+
+    An approval of another version, or an upgrade, takes nothing back: what was made before may still leave.
+    """
+    if ticket.study in count(votes, rule).rejected:
+        return True
+    for vote in reversed(votes):
+        if vote.study != ticket.study:
+            continue
+        if vote.verdict == "rejected":
+            return True
+        if (vote.study_sha256, vote.recipe_sha256) == (ticket.study_sha256, ticket.recipe_sha256):
+            return False
+    return False
 
 
 def missing_for(ticket: Ticket, standing: Standing, rule: Approval) -> str:

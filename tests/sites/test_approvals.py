@@ -10,10 +10,12 @@ from pydantic import ValidationError
 
 from infra.errors import SealError
 from sites import installed
+from sites.agent import Agent
 from sites.approvals import FILE, HEAD, Approvals
 from sites.approved import kept_sources, kept_study
 from sites.auditread import lines
 from sites.chain import BrokenChainError
+from sites.job import InlineRunner
 from sites.policyterms import Approval
 from sites.proposals import of_study
 from sites.settings import load_site
@@ -200,6 +202,42 @@ def test_a_rejected_study_runs_no_more(site, tmp_path, hub):
     reject(site, of_study(study, site), "carl", "contract ended")
 
     assert hub.ask(agent, hub.ticket(study, given, round=2)).refusal == Code.NOT_APPROVED
+
+
+def test_a_rejection_holds_back_what_was_made_and_not_sent(site, tmp_path, hub, monkeypatch):
+    """The store was away while people changed their minds: the update stays, until they change them again."""
+    agent, study = an_agent(tmp_path), a_study()
+    ticket = hub.ticket(study, hub.publish(study))
+    hub.send(ticket)
+    with monkeypatch.context() as patch:
+        patch.setattr(agent.gate, "_hold", True)  # whatever keeps an answer here for a while
+        agent.step()
+    reject(site, of_study(study, site), "carl", "contract ended")
+
+    for running in (agent, Agent(agent.site, hub.store, InlineRunner())):
+        running.step()
+        assert (hub.receipt(ticket), hub.update(ticket)) == (None, None)
+
+    approve(site, of_study(a_study(seed=2), site), "ada")  # something else
+    agent.step()
+    assert hub.update(ticket) is None
+    approve(site, of_study(study, site), "ada")
+    agent.step()
+    assert hub.update(ticket) is not None
+
+
+def test_a_new_version_takes_nothing_back(site, tmp_path, hub, monkeypatch):
+    """What was made under the version before was approved when it was made."""
+    agent, study = an_agent(tmp_path), a_study()
+    ticket = hub.ticket(study, hub.publish(study))
+    hub.send(ticket)
+    with monkeypatch.context() as patch:
+        patch.setattr(agent.gate, "_hold", True)
+        agent.step()
+    approve(site, of_study(a_study(seed=2), site), "ada")
+    agent.step()
+
+    assert hub.update(ticket) is not None
 
 
 def test_two_people_must_be_two(site):
