@@ -75,6 +75,7 @@ def objects(folder: Path) -> dict[str, int]:
 def test_a_running_child_is_dead_and_nothing_leaves(tmp_path, start, how):
     """The institution pulls the plug; the hub learns a code, the ledger keeps the reservation's word."""
     hub, study = ToyHub(tmp_path), a_hostile_study("sleep")
+    write_site(tmp_path)  # there are people who can approve
     ticket = hub.send(hub.ticket(study, hub.publish(study)))
     agent = start()
     wait(lambda: len(agent.children(recursive=True)) == 2, "the child")
@@ -105,6 +106,7 @@ def test_a_running_child_is_dead_and_nothing_leaves(tmp_path, start, how):
 def test_a_child_whose_run_is_cancelled_is_dead_within_seconds(tmp_path, start):
     """The hub takes the run back with one signed word; the agent lives on."""
     hub, study = ToyHub(tmp_path), a_hostile_study("sleep")
+    write_site(tmp_path)  # there are people who can approve
     ticket = hub.send(hub.ticket(study, hub.publish(study)))
     agent = start()
     wait(lambda: len(agent.children(recursive=True)) == 2, "the child")
@@ -123,7 +125,7 @@ def test_a_child_whose_run_is_cancelled_is_dead_within_seconds(tmp_path, start):
 @pytest.mark.slow
 def test_a_stopped_agent_does_not_start_until_somebody_resumes(tmp_path, start, capsys):
     """A service manager that restarts it must not undo what a person did."""
-    config = str(write_site(tmp_path))
+    hub, config = ToyHub(tmp_path), str(write_site(tmp_path))
     main(["stop", "--config", config, "--reason", "incident 4711"])
 
     assert main(["start", "--config", config]) == 1
@@ -132,7 +134,7 @@ def test_a_stopped_agent_does_not_start_until_somebody_resumes(tmp_path, start, 
     assert "fedrounds-site resume" in said
 
     main(["resume", "--config", config])
-    agent, hub = start(), ToyHub(tmp_path)
+    agent = start()
     wait(lambda: hub.store.get(layout.presence_key("north")), "a sign of life")
     assert agent.is_running()
 
