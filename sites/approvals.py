@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,14 +22,21 @@ from pydantic import Field
 
 from infra.errors import FileError, SealError
 from infra.signing import SigningKey, unseal
+from sites.audit import Audit
 from sites.chain import BrokenChainError, Head
 from sites.outbox import write_durably
 from sites.policyterms import Approval
-from sites.votes import Standing, Vote, count
+from sites.votes import Standing, Vote, borne_out, count
 from tasks.contracts import Code, Message, Sha256
 from tasks.errors import RefusedError
 
+log = logging.getLogger(__name__)
+
 FILE, HEAD = "approvals.jsonl", "approvals.head"
+DOUBTED = (
+    "the audit log has later decisions on study %s than the votes: nothing of it runs until it is rejected and "
+    "approved anew, or the newest approvals.jsonl and approvals.head are put back"
+)
 
 
 class Entry(Message):
@@ -59,6 +67,8 @@ class Approvals:
 
     def __init__(self, state: Path, key: SigningKey):
         self._path, self._head_path, self._key = state / FILE, state / HEAD, key
+        self._audit: Audit | None = None
+        self._doubted: set[str] = set()  # said once
         self._seen: tuple[object, ...] | None = None
         self._entries: tuple[Entry, ...] = ()
 
@@ -96,13 +106,33 @@ class Approvals:
             _append(fd, line)
         return self._entry(line)
 
+    def compare_with(self, audit: Audit) -> None:
+        """From now on nothing is in force that the audit log does not bear out."""
+        self._audit = audit
+
+    def borne_out(self, study: str) -> bool:
+        """False where the audit log knows of later decisions than the votes: they are an older copy."""
+        if self._audit is None:
+            return True
+        votes = [entry.vote for entry in self.entries()]
+        if borne_out(votes, study, self._audit.decided.get(study, [])):
+            return True
+        self._audit.look()  # somebody has voted since
+        return borne_out(votes, study, self._audit.decided.get(study, []))
+
     def standing(self, rule: Approval) -> Standing:
         """Where every study stands, under who must have approved as site.yaml says now.
 
         Raises:
             BrokenChainError: the votes are not what was written.
         """
-        return count((entry.vote for entry in self.entries()), rule)
+        found = count((entry.vote for entry in self.entries()), rule)
+        for study in [study for study in found.in_force if not self.borne_out(study)]:
+            if study not in self._doubted:
+                self._doubted.add(study)
+                log.warning(DOUBTED, study)
+            del found.in_force[study]
+        return found
 
     def last_approved(self, study: str) -> Vote | None:
         """The last approval of a study, also where it was rejected since: what a new version is compared with."""

@@ -61,6 +61,9 @@ class Audit:
         self._head_path = state / HEAD
         self._end, self._head = 0, Head.begin("audit", key.name)  # up to where this process has checked
         self.last_version: str | None = None  # of the last agent that was started
+        self.decided: dict[
+            str, list[tuple[str, str]]
+        ] = {}  # who approved what since a study's last rejection
         self._signed: Head | None = signed_head(self._head_path, key.name, key.public_hex)
         with self._locked() as fd:
             self._catch_up(fd)
@@ -74,6 +77,11 @@ class Audit:
         with self._locked() as fd:
             self._catch_up(fd)
             self._write(fd, event)
+
+    def look(self) -> None:
+        """Take in what others have written since. Raises FileError."""
+        with self._locked() as fd:
+            self._catch_up(fd)
 
     def rekey(self, key: SigningKey) -> None:
         """Sign with another key of the same site from now on."""
@@ -126,9 +134,20 @@ class Audit:
             for raw in whole.split(b"\n"):
                 self._head = follow(self.path, self._head, raw, self._signed)
                 self._end += len(raw) + 1
-                if b'"agent_started"' in raw:
-                    self.last_version = json.loads(raw)["event"].get("version")
+                self._remember(raw)
         return size - self._end
+
+    def _remember(self, raw: bytes) -> None:
+        """What is asked of the log while the agent runs: its last version, and what people have decided."""
+        if b'"agent_started"' in raw:
+            self.last_version = json.loads(raw)["event"].get("version")
+        elif b'"study_approved"' in raw or b'"study_rejected"' in raw:
+            event = json.loads(raw)["event"]
+            if event["event"] == "study_rejected":
+                self.decided[event["study"]] = []
+            elif event["event"] == "study_approved":
+                voice = (event["person"], event["approval_sha256"])
+                self.decided.setdefault(event["study"], []).append(voice)
 
     def _write(self, fd: int, event: Event) -> None:
         fields = {"seq": self._head.entries + 1, "at": self._now(), "event": event.model_dump(mode="json")}
@@ -139,6 +158,7 @@ class Audit:
             os.ftruncate(fd, self._end)
             raise OSError(28, "no space left for a line")
         self._end, self._head = self._end + len(data), after
+        self._remember(data)
         if self._forward is not None:
             self._forward(text)
 

@@ -69,6 +69,8 @@ class Gate:
             return True
         try:
             votes = [entry.vote for entry in approvals.entries()]
+            if not approvals.borne_out(answer.ticket.study):
+                return False
         except FileError:
             return False
         return not self.holds(answer) and not rejected_since(votes, self._rule, answer.ticket)

@@ -63,6 +63,25 @@ def count(votes: Iterable[Vote], rule: Approval) -> Standing:
     return found
 
 
+def borne_out(votes: Iterable[Vote], study: str, noted: Sequence[tuple[str, str]]) -> bool:
+    """True where the votes on a study since its last rejection are those that the audit log notes.
+
+    A vote is noted before it counts. So an older file of votes, put back with its head, lacks the last decision
+    of the log, or has voices that a rejection there has ended. A vote that a crash took away looks the same: say it
+    again.
+
+    Args:
+        votes: all, oldest first.
+        study: whose.
+        noted: who approved what (approval_sha256) since the log's last rejection, oldest first.
+    """
+    voices = list[tuple[str, str]]()
+    for vote in votes:
+        if vote.study == study:
+            voices = [] if vote.verdict == "rejected" else [*voices, (vote.person, vote.approval_sha256)]
+    return set(voices) <= set(noted) and voices[-1:] == list(noted[-1:])
+
+
 def rejected_since(votes: Sequence[Vote], rule: Approval, ticket: Ticket) -> bool:
     """True where people took back what they had said of a ticket's study, and have not said it again.
 

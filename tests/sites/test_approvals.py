@@ -19,7 +19,7 @@ from sites.job import InlineRunner
 from sites.policyterms import Approval
 from sites.proposals import of_study
 from sites.settings import load_site
-from sites.votes import count
+from sites.votes import borne_out, count
 from sites.voting import NotAllowedError, approvals_of, approve, reject
 from tasks.contracts import Code, Operation
 from tasks.errors import ContractError
@@ -226,6 +226,31 @@ def test_a_rejection_holds_back_what_was_made_and_not_sent(site, tmp_path, hub, 
     assert hub.update(ticket) is not None
 
 
+@pytest.mark.parametrize("after", ["reject", "another"])
+def test_an_older_copy_of_the_votes_revives_nothing(site, tmp_path, hub, after):
+    """File and head fit each other, and the site's key has signed both; the audit log knows what came after."""
+    agent, study = an_agent(tmp_path), a_study()
+    given = hub.publish(study)
+    version = of_study(study, site)
+    approve(site, version, "bob")
+    agent.step()
+    old = {name: (site.state / name).read_bytes() for name in (FILE, HEAD)}
+    if after == "another":
+        approve(site, of_study(a_study(seed=2), site), "ada")
+    else:
+        reject(site, version, "carl", "contract ended")
+    for name, raw in old.items():
+        (site.state / name).write_bytes(raw)
+
+    for running, attempt in ((agent, 1), (Agent(agent.site, hub.store, InlineRunner()), 2)):
+        ticket = hub.ticket(study, given, attempt=attempt)
+        assert hub.ask(running, ticket).refusal == Code.NOT_APPROVED
+
+    reject(site, version, "carl", "from here on")
+    approve(site, version, "ada")
+    assert hub.ask(agent, hub.ticket(study, given, attempt=3)).update is not None
+
+
 def test_a_new_version_takes_nothing_back(site, tmp_path, hub, monkeypatch):
     """What was made under the version before was approved when it was made."""
     agent, study = an_agent(tmp_path), a_study()
@@ -238,6 +263,16 @@ def test_a_new_version_takes_nothing_back(site, tmp_path, hub, monkeypatch):
     agent.step()
 
     assert hub.update(ticket) is not None
+
+
+def test_a_voice_that_a_rejection_has_ended_bears_nothing_out(site):
+    """Two votes of before, put back after a rejection and one new voice: the log has one of them only."""
+    version = of_study(a_study(), site)
+    before = [approve(site, version, person).vote for person in ("bob", "ada")]
+    noted = [("ada", version.approval_sha256)]
+
+    assert not borne_out(before, "toy", noted)
+    assert borne_out(before, "toy", [("bob", version.approval_sha256), *noted])
 
 
 def test_two_people_must_be_two(site):
