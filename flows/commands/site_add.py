@@ -50,9 +50,18 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print(f"written {args.out}: send it to {kit.site}; it expires {until}")
     print(f"this hub's words, for the telephone: {kit.hub_words}")
+    for line in store_hint(hub.store_url, kit.site):
+        print(line)
     print(f"next, at the site:  fedrounds-site enrol {args.out.name} --config site.yaml")
     print(f"then, here:         fedrounds site confirm {kit.site}")
     return 0
+
+
+def store_hint(store_url: str, site: str) -> list[str]:
+    """What the store's owner does; a folder has no credentials."""
+    if not store_url.startswith("s3:"):
+        return []
+    return [f"for the store's owner: fedrounds site policy {site} --kind aws|ceph|garage|s3-bucket-policy"]
 
 
 def check_name(name: str) -> None:

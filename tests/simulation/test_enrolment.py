@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli import main as hub_main
+from flows.commands.site_add import store_hint
 from flows.commands.site_list import site_facts
 from flows.commands.status import site_facts as status_facts
 from infra.errors import FileError, SealError
@@ -560,6 +561,13 @@ def test_nobody_is_confirmed_where_nobody_can_be_asked(hub, north, capsys, monke
 
     assert "--words" in capsys.readouterr().err
     assert member(hub, "north") is None
+
+
+def test_the_kits_maker_is_told_what_the_store_needs():
+    """One key pair per site, for its own mailbox alone: the command that prints how."""
+    (line,) = store_hint("s3://bucket/prefix", "hospital-a")
+    assert "fedrounds site policy hospital-a --kind" in line
+    assert store_hint("file:///srv/store", "hospital-a") == []
 
 
 def test_an_existing_site_yaml_is_not_overwritten(hub, north, tmp_path):
