@@ -191,8 +191,12 @@ class Ticket(Message):
 
     @property
     def sha256(self) -> str:
-        """What receipts and progress name this ticket by: the digest of the bytes that the hub sealed."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """What receipts and progress name this ticket by.
+
+        An empty field is left out: an optional one that a later version adds does not change the digest of a
+        ticket without it, so that neighbouring versions name it alike.
+        """
+        return hashlib.sha256(self.model_dump_json(exclude_none=True).encode()).hexdigest()
 
 
 class Progress(Message):

@@ -122,6 +122,19 @@ def test_a_hub_takes_the_answers_of_sites_of_an_earlier_version(hub):
     assert {k for k in hub.store.list("sites/") if "/in/tickets/" in k} <= set(tickets)
 
 
+def test_an_optional_field_that_is_added_changes_no_tickets_name():
+    """A later version reads a ticket of this one: both must name it alike in receipts."""
+
+    class Later(Ticket):
+        added: int | None = None
+
+    path = next((STORE / "sites").glob("*/in/tickets/**/*.json"))
+    ticket = unseal(path.read_bytes(), Ticket, "hub", KEYS["hub"].public_hex)
+
+    assert Later(**ticket.model_dump()).sha256 == ticket.sha256
+    assert Later(**ticket.model_dump(), added=1).sha256 != ticket.sha256
+
+
 def test_parameters_of_an_earlier_version_are_read():
     """And written again they are the same bytes."""
     for path in STORE.rglob("*.safetensors"):
