@@ -94,8 +94,8 @@ def killed(tmp_path_factory) -> dict[str, Killed]:
     """Every case in one go: the libraries are loaded once, each case is a process of its own."""
     top, made = tmp_path_factory.mktemp("killed"), {}
     for case in CASES:
-        write_site(top / case)
         hub, study = ToyHub(top / case), a_study()
+        write_site(top / case)
         given = hub.publish(study)
         made[case] = Killed(
             top / case, hub, hub.send(hub.ticket(study, given, expires_at=time.time() + 900)), given
