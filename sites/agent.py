@@ -231,6 +231,7 @@ class Agent:
                 ticket,
                 Desk(
                     self.site,
+                    self.home.identity,
                     self.home.hub,
                     self.mailbox,
                     self.outbox,

@@ -10,6 +10,7 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
+from infra.sealing import encrypted_bytes
 from infra.signing import MAX_SEALED_BYTES
 from infra.store.base import MESSAGE_BYTES
 from sites.deliver import HEADER_SLACK, PROBE
@@ -37,7 +38,7 @@ def leaves(settings: SiteSettings, parameters_bytes: int | None) -> list[Thing]:
     hub = "the hub alone (encrypted to it)"
     return [
         Thing("update: what training changed in the model, protected by noise", f"{answer}/update.safetensors",
-              model + HEADER_SLACK, all_),
+              encrypted_bytes(model + HEADER_SLACK), hub),
         Thing("receipt: epsilon, figures in bands and sums, or a refusal's code", f"{answer}/receipt.json",
               MAX_SEALED_BYTES, hub),
         Thing("progress: accepted, step 3 of 9", f"{answer}/progress.json", MAX_SEALED_BYTES, hub),

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import NamedTuple
 
+from infra.identity import Identity
 from sites.approvals import Approvals
 from sites.audit import Audit
 from sites.deliver import HEADER_SLACK
@@ -50,6 +51,7 @@ class Desk(NamedTuple):
     """What a site has at hand while it works on a ticket."""
 
     site: Site
+    identity: Identity
     hub: Card
     mailbox: Mailbox
     outbox: Outbox
@@ -110,7 +112,7 @@ def play(ticket: Ticket, desk: Desk) -> Done:
         if ticket.operation == Operation.EVALUATE:
             return _score(task, desk.site, workplace)
         if study.privacy.mode == "none":
-            return _train(task, desk.site, workplace, None, None)
+            return _train(task, desk, workplace, None, None)
 
         with closing(Ledger(desk.site.state, site=desk.site.settings.site)) as ledger:
             dataset = dataset_of(desk.site, source)
@@ -125,7 +127,7 @@ def play(ticket: Ticket, desk: Desk) -> Done:
             )
             reserve(ledger, dataset, ticket, event)
             note_reserved(desk.audit, ticket, ledger, event)
-            return _train(task, desk.site, workplace, event, spent)
+            return _train(task, desk, workplace, event, spent)
 
 
 def settle(answer: Answer, site: Site, audit: Audit) -> None:
@@ -173,9 +175,10 @@ def _made_before(ticket: Ticket, outbox: Outbox) -> Done | None:
 
 
 def _train(
-    task: Task, site: Site, workplace: Workplace, event: GaussianEvent | None, spent: Spent | None
+    task: Task, desk: Desk, workplace: Workplace, event: GaussianEvent | None, spent: Spent | None
 ) -> Done:
-    """Train, and take the protected update over from the job."""
+    """Train, take the protected update over from the job, and close it for the hub's eyes."""
+    site = desk.site
     job = TrainJob(
         site=site.settings.site,
         study=task.study,
@@ -191,6 +194,9 @@ def _train(
     payload = workplace.update(len(task.given) + HEADER_SLACK)
     batch = event.sample_rate * public_units(task.survey.units) if event else 0.0
     examine(payload, task.given, task.study, event, batch, site.settings.policy)
+    if desk.hub.agreement_key is not None:  # noised is not masked: whoever reads the store need not see it
+        place = layout.update_place(task.ticket.run, task.ticket.round)
+        payload = desk.identity.encrypt(payload, desk.hub, place)
     update = Update(
         payload_sha256=hashlib.sha256(payload).hexdigest(), payload_bytes=len(payload), spent=spent
     )

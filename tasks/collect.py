@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from infra.errors import SealError
 from infra.hub import Hub
 from infra.orchestrator import Outcome, emit, gather, timed
+from infra.sealing import encrypted_bytes, is_encrypted
 from tasks import layout, parameters
 from tasks.approval import who_waits
 from tasks.contracts import Code, Paused, RunManifest, SiteRound, Ticket
@@ -19,6 +21,7 @@ from tasks.errors import ContractError, QuorumError
 from tasks.follow import Again, Answer, Follower, never
 from tasks.parameters import Parameters
 from tasks.plan import RoundPlan
+from tasks.registry import site_card
 from tasks.waiting import Waiting
 
 HEADER_SLACK = (
@@ -136,15 +139,28 @@ def load_update(hub: Hub, answer: Answer, most_bytes: int) -> Parameters:
         ContractError: absent, above `most_bytes`, or other bytes than the receipt says.
     """
     promised = answer.receipt.update if answer.receipt else None
-    raw = hub.store.get(layout.answer_key(answer.ticket, "update.safetensors"), most_bytes)
+    most_sent = encrypted_bytes(most_bytes)
+    raw = hub.store.get(layout.answer_key(answer.ticket, "update.safetensors"), most_sent)
     if (
         promised is None
         or raw is None
-        or len(raw) > most_bytes
+        or len(raw) > most_sent
         or parameters.sha256(raw) != promised.payload_sha256
     ):
         raise ContractError(f"the update of site {answer.site!r} is not the one its receipt names")
-    return parameters.from_bytes(raw)
+    return parameters.from_bytes(_opened(hub, answer, raw))
+
+
+def _opened(hub: Hub, answer: Answer, raw: bytes) -> bytes:
+    """An update as the site made it; a site of the version before does not encrypt."""
+    card = site_card(hub, answer.site)
+    if not is_encrypted(raw) or card is None:
+        return raw
+    place = layout.update_place(answer.ticket.run, answer.ticket.round)
+    try:
+        return hub.identity.decrypt(raw, card, place)
+    except SealError as exc:
+        raise ContractError(f"the update of site {answer.site!r} does not open: {exc}") from exc
 
 
 def load_parameters(hub: Hub, manifest: RunManifest, key: str, sha256: str) -> bytes:

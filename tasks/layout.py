@@ -92,6 +92,11 @@ def presence_key(site: str) -> str:
     return f"sites/{site}/out/presence.json"
 
 
+def update_place(run: str, round_: int) -> str:
+    """What an update is encrypted for, whichever attempt of the round sends it: its bytes stay the same."""
+    return f"update/{run}/{round_:05d}"
+
+
 def answer_key(ticket: Ticket | Receipt, part: str) -> str:
     """part: progress.json, receipt.json or update.safetensors."""
     return f"sites/{ticket.site}/out/{ticket_name(ticket)}/{part}"

@@ -17,6 +17,8 @@ from infra.store import open_store
 from infra.store.base import MESSAGE_BYTES, Store, Versioned
 from simulation.federation import Federation
 from sites.settings import load_site
+from tasks import layout
+from tasks.registry import site_card
 from tasks.study import Study
 
 SITES = ("north", "east", "south")
@@ -106,3 +108,11 @@ def a_federation(tmp_path: Path, rule: Rule | None = None, **sites: dict[str, An
     folder = tmp_path / "federation"
     store = open_store((folder / "store").absolute().as_uri())
     return Federation(folder, [load_site(f) for f in files], Tampering(store, rule) if rule else store)
+
+
+def plain_update(federation: Federation, key: str, data: bytes) -> bytes:
+    """What a site has encrypted under the key of an update."""
+    _, site, _, run, name, _ = key.split("/")
+    card = site_card(federation.hub, site)
+    assert card is not None
+    return federation.hub.identity.decrypt(data, card, layout.update_place(run, int(name[:5])))

@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 
 from flows.results import results
-from infra.errors import InfraError
+from infra.errors import InfraError, SealError
 from simulation.federation import Federation
 from sites.auditevents import TicketIgnored, TicketRefused
 from sites.auditread import lines
 from sites.ledger import Ledger
-from tasks import layout
+from tasks import layout, parameters
 from tasks.contracts import Code
 from tasks.errors import ContractError, FederationError, QuorumError
+from tasks.registry import site_card
 from tests.attacks.liar import Liar
-from tests.federation import a_federation, a_study
+from tests.federation import a_federation, a_study, plain_update
 from tests.sites.builders import ToyHub, an_agent
 from tests.sites.builders import a_study as a_site_study
 
@@ -218,3 +219,23 @@ def test_the_same_ticket_again_and_again_is_answered_once(tmp_path, hub):
 
     with closing(Ledger(agent.site.state, read_only=True)) as ledger:
         assert len(ledger.rows()) == 1
+
+
+def test_whoever_reads_the_store_reads_no_update(tmp_path):
+    """It carries noise and no mask: only the hub that asked for it opens it, and only as that round's of that site."""
+    federation = a_federation(tmp_path)
+    federation.run(a_study(rounds=2), run="toy-1")
+    first, second = (
+        (key, federation.store.get(key))
+        for key in (f"{SOUTH}toy-1/0000{n}-01-train/update.safetensors" for n in (1, 2))
+    )
+
+    assert plain_update(federation, *first) != plain_update(federation, *second)
+    with pytest.raises(ContractError):
+        parameters.from_bytes(first[1])
+    for key, raw in ((first[0], second[1]), (first[0].replace("south", "east"), first[1])):
+        with pytest.raises(SealError):
+            plain_update(federation, key, raw)
+    other = federation.agents["east"].home.identity
+    with pytest.raises(SealError):
+        other.decrypt(first[1], site_card(federation.hub, "south"), layout.update_place("toy-1", 1))

@@ -12,7 +12,7 @@ from sites.ledger import Ledger
 from tasks import layout, parameters
 from tasks.commit import load_records
 from tasks.contracts import Code
-from tests.federation import Tampering, a_federation, a_study
+from tests.federation import Tampering, a_federation, a_study, plain_update
 
 LATE = {"grace": 1.0, "rounds": 3, "deadline_s": 3600}
 
@@ -35,7 +35,8 @@ def arrays(federation, key: str):
 
 
 def update(federation, site: str, round_: int):
-    return arrays(federation, f"sites/{site}/out/toy-1/{round_:05d}-01-train/update.safetensors")
+    key = f"sites/{site}/out/toy-1/{round_:05d}-01-train/update.safetensors"
+    return parameters.from_bytes(plain_update(federation, key, federation.store.get(key)))
 
 
 def charged(federation, site: str) -> list[int]:

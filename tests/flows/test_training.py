@@ -11,7 +11,7 @@ from infra.signing import SigningKey
 from infra.store.base import MESSAGE_BYTES
 from tasks import parameters
 from tasks.errors import QuorumError, StudyError
-from tests.federation import SITES, Tampering, a_federation, a_study
+from tests.federation import SITES, Tampering, a_federation, a_study, plain_update
 
 
 def test_a_run_goes_through_all_rounds_and_every_round_is_committed(tmp_path):
@@ -125,7 +125,10 @@ def test_an_update_with_nan_is_left_out(tmp_path):
 
     def poison(key: str, data: bytes) -> bytes:
         if key.startswith("sites/south/out/") and key.endswith("update.safetensors"):
-            arrays = {k: np.full_like(v, np.nan) for k, v in parameters.from_bytes(data).items()}
+            arrays = {
+                k: np.full_like(v, np.nan)
+                for k, v in parameters.from_bytes(plain_update(federation, key, data)).items()
+            }
             poisoned["sha"] = parameters.sha256(parameters.to_bytes(arrays))
             return parameters.to_bytes(arrays)
         if key.startswith("sites/south/out/") and key.endswith("receipt.json") and "train" in key:
@@ -209,7 +212,10 @@ def test_a_number_that_would_make_the_sum_infinite_is_left_out(tmp_path):
     def poison(key: str, data: bytes) -> bytes:
         if key.startswith("sites/south/out/") and key.endswith("update.safetensors"):
             raw = parameters.to_bytes(
-                {k: np.full_like(v, 3e38) for k, v in parameters.from_bytes(data).items()}
+                {
+                    k: np.full_like(v, 3e38)
+                    for k, v in parameters.from_bytes(plain_update(federation, key, data)).items()
+                }
             )
             poisoned["sha"] = parameters.sha256(raw)
             return raw

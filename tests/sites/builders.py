@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from infra.identity import Identity, Public
+from infra.sealing import is_encrypted
 from infra.store import open_store
 from infra.store.base import Store
 from sites.agent import Agent
@@ -203,7 +204,12 @@ class ToyHub:
         return self.open(raw, Progress, layout.answer_key(ticket, "progress.json"))
 
     def update(self, ticket: Ticket) -> bytes | None:
-        return self.store.get(layout.answer_key(ticket, "update.safetensors"))
+        """As the site made it, before it was encrypted for this hub."""
+        raw = self.store.get(layout.answer_key(ticket, "update.safetensors"))
+        if raw is None or not is_encrypted(raw):
+            return raw
+        place = layout.update_place(ticket.run, ticket.round)
+        return self.identity.decrypt(raw, self.site_card(ticket.site), place)
 
     def ask(self, agent: Agent, ticket: Ticket) -> Receipt:
         """Send a ticket, let the agent work, return the receipt."""

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 
+from infra.sealing import encrypted_bytes
 from sites.cli import main
 from sites.explained import comes_in, leaves, own_modules
 from sites.settings import load_site
@@ -77,7 +78,7 @@ def test_a_studys_bound_and_code_are_its_own(tmp_path, capsys):
     assert main(["explain", "--config", config, "--study", "toy", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
 
-    assert facts["leaves"][0]["most_bytes"] == proposal.parameters_bytes + 4096
+    assert facts["leaves"][0]["most_bytes"] == encrypted_bytes(proposal.parameters_bytes + 4096)
     assert "tasks.recipes.tabular" in {module["module"] for module in facts["modules"]}
     assert main(["explain", "--config", config]) == 0
     assert load_site(tmp_path / "north.yaml").settings.store in capsys.readouterr().out
