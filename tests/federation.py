@@ -7,17 +7,20 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from infra.hub import Hub
 from infra.store import open_store
 from infra.store.base import MESSAGE_BYTES, Store, Versioned
+from simulation.approving import approve_everywhere
 from simulation.federation import Federation
 from sites.settings import load_site
 from tasks import layout
+from tasks.propose import propose
 from tasks.registry import site_card
 from tasks.study import Study
 
@@ -108,6 +111,11 @@ def a_federation(tmp_path: Path, rule: Rule | None = None, **sites: dict[str, An
     folder = tmp_path / "federation"
     store = open_store((folder / "store").absolute().as_uri())
     return Federation(folder, [load_site(f) for f in files], Tampering(store, rule) if rule else store)
+
+
+def approve_at(hub: Hub, files: Iterable[Path], study: Study) -> None:
+    """Propose a study, and let the people of these sites approve it."""
+    approve_everywhere([load_site(file) for file in files], study, propose(hub, study))
 
 
 def plain_update(federation: Federation, key: str, data: bytes) -> bytes:

@@ -19,7 +19,7 @@ from infra.backends import FILE, VARIABLES
 from infra.hub import Hub
 from infra.serverfiles import server_command, server_environment
 from simulation.deployment import deployment
-from tests.federation import SITES, a_study, write_site
+from tests.federation import SITES, a_study, approve_at, write_site
 from tests.services.ceph import S3Server
 from tests.services.databases import PASSWORD, Databases, databases, missing
 from tests.services.servers import used
@@ -68,6 +68,7 @@ def test_a_study_runs_on_postgresql_redis_and_s3(hub, tmp_path):
         file.write_text(file.read_text().replace((tmp_path / "files" / "store").as_uri(), hub.store_url))
 
     with deployment(hub, files, progress=lambda _: None, keep=True) as up, used(up):
+        approve_at(up, files.values(), study)
         run = training(hub=up, study=study)
         shown = [
             PASSWORD in word for p in psutil.process_iter(["cmdline"]) for word in p.info["cmdline"] or []

@@ -18,7 +18,7 @@ from simulation.acquaint import acquaint
 from simulation.deployment import deployment, start_agent, stop, wait_for_agents
 from sites.settings import load_site
 from tasks.card import publish_card
-from tests.federation import SITES, a_study, write_site
+from tests.federation import SITES, a_study, approve_at, write_site
 from tests.services.ceph import Ceph, missing_programs, serve_s3
 from tests.services.namespaces import STORE, Machines, why_not
 
@@ -86,16 +86,19 @@ def _sites_are_closed(machines: Machines, store: str) -> None:
 @pytest.mark.slow
 def test_a_study_over_four_networks_whose_sites_reach_the_store_alone(machines, store, tmp_path):
     """Promise: outbound to one host, and nothing listens; looked at while the agents run."""
-    hub = Hub(directory=tmp_path / "hub", store_url=store)
+    hub, files = Hub(directory=tmp_path / "hub", store_url=store), _site_files(tmp_path / "files", store)
+    study = a_study(rounds=1)
     publish_card(hub)
     try:
-        for site, file in _site_files(tmp_path / "files", store).items():
+        for site, file in files.items():
             with machines.inside(site):
                 acquaint(hub, load_site(file))
                 start_agent(hub, site, file)
         wait_for_agents(hub, list(SITES))
 
-        result = results(hub, training(hub=hub, study=a_study(rounds=1)))
+        approve_at(hub, files.values(), study)
+
+        result = results(hub, training(hub=hub, study=study))
 
         _sites_are_closed(machines, store)
     finally:
@@ -117,7 +120,9 @@ def test_a_study_with_all_servers_over_four_networks(machines, store, tmp_path, 
     monkeypatch.setattr("simulation.deployment.start_agent", on_its_machine)
     hub = Hub(directory=tmp_path / "hub", store_url=store)
     with deployment(hub, files, progress=lambda _: None) as up:
-        run = training(hub=up, study=a_study(rounds=3))
+        study = a_study(rounds=3)
+        approve_at(up, files.values(), study)
+        run = training(hub=up, study=study)
         result = results(up, run)
 
         _sites_are_closed(machines, store)

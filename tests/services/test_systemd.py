@@ -19,7 +19,10 @@ from simulation.acquaint import acquaint
 from sites.settings import load_site
 from tasks import layout
 from tasks.card import publish_card
-from tests.federation import a_study, write_site
+from tasks.contracts import Receipt
+from tasks.registry import site_card
+from tasks.sealed import open_from_site
+from tests.federation import a_study, approve_at, write_site
 from tests.services.systemd import Systemd, why_not
 
 ROOT = Path(__file__).parents[2]
@@ -102,16 +105,21 @@ def test_the_service_trains_with_every_wall_of_a_job_standing(systemd, folder, s
     config.write_text(config.read_text().replace((folder / "store").as_uri(), s3_url))
     hub = Hub(directory=folder / "hub", store_url=s3_url)
     publish_card(hub)
+    study = a_study(sites=("north",), quorum=1, rounds=1)
     acquaint(hub, load_site(config))
+    approve_at(hub, [config], study)
     _install(systemd, config)
     first = systemd.main_pid(UNIT)
 
-    run = training(hub=hub, study=a_study(sites=("north",), quorum=1, rounds=1))
+    run = training(hub=hub, study=study)
     os.kill(first, signal.SIGKILL)
 
     receipts = [key for key in hub.store.list(layout.sites_prefix()) if key.endswith("train/receipt.json")]
-    receipt = json.loads(_body(hub.store.get(receipts[0])))
-    assert set(receipt["isolation"]) == {
+    receipt = open_from_site(
+        hub, hub.store.get(receipts[0]) or b"", Receipt, site_card(hub, "north"), receipts[0]
+    )
+    assert receipt is not None
+    assert set(receipt.isolation) == {
         "no_credentials", "no_new_privileges", "no_network", "no_processes", "no_files",
     }, run  # fmt: skip
     until = time.monotonic() + 60
@@ -122,13 +130,6 @@ def test_the_service_trains_with_every_wall_of_a_job_standing(systemd, folder, s
     assert "CapBnd:\t0000000000000000" in status
     assert "NoNewPrivs:\t1" in status
     assert "Seccomp:\t2" in status
-
-
-def _body(sealed: bytes | None) -> bytes:
-    from base64 import b64decode
-
-    assert sealed is not None
-    return b64decode(json.loads(sealed)["body"])
 
 
 @pytest.mark.slow

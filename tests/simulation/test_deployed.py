@@ -12,12 +12,10 @@ from flows.results import results
 from flows.training import training
 from infra.hub import Hub
 from simulation.acquaint import acquaint
-from simulation.approving import approve_everywhere
 from simulation.deployment import start_agent, stop, wait_for_agents
 from sites.settings import load_site
 from tasks.card import publish_card
-from tasks.propose import propose
-from tests.federation import SITES, a_federation, a_study, write_site
+from tests.federation import SITES, a_federation, a_study, approve_at, write_site
 
 
 def _processes_of(folder: Path) -> list[psutil.Process]:
@@ -61,8 +59,7 @@ def test_simulation_and_deployment_give_the_same_parameters(tmp_path, deployed):
     """Promise: the same study file, the same code, the same result bit for bit; Poisson batches included."""
     study = a_study(rounds=3, local={"epochs": 1, "batch_size": 16, "optimizer": "sgd", "learning_rate": 0.5})
     federation = a_federation(tmp_path / "simulated")
-    files = [load_site(tmp_path / "files" / f"{site}.yaml") for site in SITES]
-    approve_everywhere(files, study, propose(deployed, study))
+    approve_at(deployed, [tmp_path / "files" / f"{site}.yaml" for site in SITES], study)
 
     simulated = results(federation.hub, federation.run(study))
     real = results(deployed, training(hub=deployed, study=study))
