@@ -18,10 +18,12 @@ import pytest
 from infra import processes, servers
 from infra.errors import ServiceError
 from infra.hub import Hub
+from infra.identity import Identity
 from infra.orchestrator import Outcome, gather, quiet_subflows, run_flow, subflow
 from infra.signing import unseal
 from tasks import layout
 from tasks.contracts import Card, Presence
+from tasks.registry import admit
 from tests.services.servers import a_hub, used
 
 pytestmark = pytest.mark.services
@@ -102,25 +104,21 @@ def test_up_says_who_the_hub_is(folder):
 
 
 def test_status_shows_when_a_site_was_last_heard_of(folder):
-    """From the site's own signed words, whatever Prefect shows."""
-    from infra.signing import SigningKey
-
-    hub, key = Hub.load(folder), SigningKey.create("cleveland")
-    card = Card(name="cleveland", role="site", public_key=key.public_hex, version="1.2")
-    hub.store.put(layout.card_key("cleveland"), key.seal(card))
+    """From the members' own signed words, whatever Prefect shows; a stranger in a mailbox is no site."""
+    hub, site = Hub.load(folder), Identity.create("cleveland")
+    admit(hub, Card(role="site", version="1.2", **site.public._asdict()))
+    key, word = layout.presence_key("cleveland"), Presence(site="cleveland", at=1e9, version="1.2")
+    hub.store.put(key, site.seal(word, [hub.identity.public], key))
+    stranger = Identity.create("va")
     hub.store.put(
-        layout.presence_key("cleveland"), key.seal(Presence(site="cleveland", at=1e9, version="1.2"))
+        layout.card_key("va"),
+        stranger.signing.seal(Card(role="site", version="1.2", **stranger.public._asdict())),
     )
-    forged = Card(name="va", role="site", public_key=SigningKey.create("va").public_hex, version="1.2")
-    hub.store.put(layout.card_key("va"), key.seal(forged))
 
     sites = facts("status", "--dir", folder)["sites"]
 
-    assert [(s["site"], s["known"], s["last_contact"]) for s in sites] == [
-        ("cleveland", True, 1e9),
-        ("va", False, None),
-    ]
-    assert "card not accepted" in fedrounds("status", "--dir", folder).stdout
+    assert [(s["site"], s["state"], s["last_contact"]) for s in sites] == [("cleveland", "confirmed", 1e9)]
+    assert "cleveland" in fedrounds("status", "--dir", folder).stdout
 
 
 def test_mlflow_is_two_processes_and_prefect_one(folder):
