@@ -24,6 +24,8 @@ def a_hub(folder: Path) -> Hub:
 @contextmanager
 def used(hub: Hub) -> Iterator[Hub]:
     """This process's flows run against the hub while the block runs; its environment is as before afterwards."""
+    from prefect.context import refresh_global_settings_context
+
     from infra.orchestrator import drain, use
 
     before = dict(os.environ)
@@ -34,6 +36,7 @@ def used(hub: Hub) -> Iterator[Hub]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+        refresh_global_settings_context()  # else an outer block's hub is not found again
 
 
 @pytest.fixture(scope="session")
