@@ -138,7 +138,8 @@ def test_a_killed_agent_goes_on_and_has_paid_once(killed, case):
         assert receipt.refusal == Code.TRAINING_FAILED
     if receipt.update is not None:
         assert rounds(state) == [(1, "charged")]
-        assert len(site.hub.update(site.ticket)) == receipt.update.payload_bytes
+        sent = site.hub.store.get(layout.answer_key(site.ticket, "update.safetensors"))
+        assert len(sent) == receipt.update.payload_bytes
 
     again = site.hub.ask(agent, site.hub.ticket(a_study(), site.given, attempt=2))
     if receipt.update is not None:
