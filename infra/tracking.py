@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, cached_property, wraps
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, TypeVar
 
@@ -55,9 +55,8 @@ class Version(NamedTuple):
     tags: dict[str, str]
 
 
-@cache
 def _mlflow() -> Any:
-    """MLflow, imported once per process (2 to 5 seconds) with the switches that it reads by then."""
+    """MLflow, whose import takes 2 to 5 seconds, with the switches that it reads then and at each request."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # by default 7, over 4 minutes
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
