@@ -15,7 +15,7 @@ from tests.infra.supply.wheels import our_wheel, unpack, write_public
 from tests.sites.test_upgrade import offline
 
 ROOT = Path(__file__).parents[2]
-UPGRADE_S = 600  # measured: 30 s with its own processor; ten times that is a fault, not a slow machine
+UPGRADE_S = 600  # measured: 31 s of processor time, 70 s on a busy machine; ten times that is a fault, not a slow machine
 
 TRAIN = """
 import sys, opacus, torch
