@@ -57,6 +57,7 @@ def replace_private(path: Path, data: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut."""
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from infra.errors import FileError
 from infra.identity import Identity, Peer
+from infra.keyfile import sync_folder
 from tasks import layout
 from tasks.contracts import Operation, Receipt, Ticket
 
@@ -174,12 +175,3 @@ def write_durably(path: Path, data: bytes, folder_too: bool = False) -> None:
     draft.replace(path)
     if folder_too:
         sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from infra.errors import FileError
+from infra.keyfile import sync_folder
 
 VERSIONS, CURRENT, KEY = "versions", "current", "release.pem"
 COMPLETE, PREVIOUS = ".complete", ".previous"
@@ -106,7 +107,7 @@ class Versions:
         draft.unlink(missing_ok=True)
         draft.symlink_to(Path(VERSIONS, version))
         draft.replace(self.root / CURRENT)
-        _sync(self.root)
+        sync_folder(self.root)
 
 
 def _write(path: Path, text: str) -> None:
@@ -116,12 +117,4 @@ def _write(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync_folder(path.parent)

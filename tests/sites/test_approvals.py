@@ -474,3 +474,25 @@ def test_a_proposal_is_the_hubs_or_nothing(site, tmp_path, hub):
 def test_counting_is_in_the_order_of_the_votes():
     """Nothing was voted: nothing is in force."""
     assert count([], ALONE).in_force == {}
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_votes_follow_the_sites_new_keys(tmp_path, killed):
+    """New keys take no approval away, also where a kill let the first half of the exchange happen twice."""
+    from sites.approvals import sign_votes_anew
+    from sites.identity import own_identity
+    from sites.newkeys import next_identity, replace_keys
+
+    ToyHub(tmp_path).publish(a_study(), approved=False)
+    config = write_site(tmp_path)
+    approve_here(config, a_study())
+    state = load_site(config).state
+    old, new = own_identity("north", state).signing, next_identity("north", state).signing
+
+    if killed:
+        sign_votes_anew(state, old.public_hex, new)
+    replace_keys("north", state)
+    with pytest.raises(BrokenChainError):
+        Approvals(state, old).entries()
+
+    assert set(votes_of(config).standing(ALONE).in_force) == {"toy"}
