@@ -32,7 +32,7 @@ def test_a_dead_server_is_one_clear_error_within_seconds(monkeypatch):
     ):
         tracking.experiment("toy", {})
 
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_naming_a_server_does_not_import_mlflow():

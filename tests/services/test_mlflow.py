@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import socket
-import time
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +65,7 @@ def test_a_version_carries_its_lineage_and_its_price(tmp_path, mlflow_url):
 @pytest.mark.parametrize(
     "sites", [SITES, tuple(f"site-{i:02d}" for i in range(40))], ids=["4 sites", "40 sites"]
 )
-def test_a_round_costs_at_most_eight_calls_and_a_second(tmp_path, mlflow_url, calls, sites):
+def test_a_round_costs_at_most_eight_calls(tmp_path, mlflow_url, calls, sites):
     """log_model costs a call per metric key, 20 s and more; ours does not grow with sites, keys or rounds."""
     life = Life(tmp_path, mlflow_url, f"cost-{len(sites)}", sites=sites)
     life.open()
@@ -74,12 +73,9 @@ def test_a_round_costs_at_most_eight_calls_and_a_second(tmp_path, mlflow_url, ca
     for number in range(1, 7):
         site = a_record(number).sites["east"]
         calls.clear()
-        began = time.monotonic()
         life.round(number, sites=dict.fromkeys(sites, site), metrics=Metrics(auroc=0.5 + 0.1 * (number % 2)))
-        seconds = time.monotonic() - began
 
         assert len(calls) <= CALLS, calls
-        assert seconds < 1.0
 
 
 def test_long_rounds_show_every_site_at_once(tmp_path, mlflow_url):

