@@ -80,7 +80,8 @@ def examine(
     size = norm(payload, found)
     if not math.isfinite(size):
         raise RefusedError(Code.NOT_FINITE, "the update stays here: it has numbers that are not finite")
-    bounds = (policy.max_update_norm, norm_bound(study, event, batch, found.numbers))
+    possible = norm_bound(study, event, batch, found.numbers)
+    bounds = (policy.max_update_norm, study.aggregation.update_norm, possible)
     limit = min((bound for bound in bounds if bound is not None), default=math.inf)
     if size > limit:
         raise RefusedError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from sites.job import PARAMETERS, UPDATE, Beat, Trained, TrainJob, Watch
 from sites.records import load_records
 from tasks import parameters
+from tasks.aggregation.bound import bounded
 from tasks.bands import public_units
 from tasks.contracts import Code
 from tasks.errors import ContractError, RefusedError
@@ -52,7 +53,7 @@ def work(job: TrainJob, folder: Path, watch: Watch, began_at: float) -> Trained:
         noise=_noise(job),
         progress=_progress(watch),
     )
-    update = parameters.subtract(new, base)
+    update = bounded(parameters.subtract(new, base), job.study.aggregation.update_norm)
     if not parameters.is_finite(update):
         raise RefusedError(Code.NOT_FINITE, "the update is not finite; lower learning_rate")
     raw = parameters.to_bytes(update)

@@ -56,7 +56,7 @@ def aggregate(hub: Hub, plan: RoundPlan, collected: Collected) -> Candidate:
     began_at, taken = hub.now(), list[Answer]()
     raw = load_parameters(hub, plan.manifest, plan.base_key, plan.base_sha256)
     base, most_bytes = parameters.from_bytes(raw), len(raw) + HEADER_SLACK
-    combined = rule(plan.study.aggregation.rule)(_updates(hub, plan, collected, most_bytes, taken))
+    combined = rule(plan.study.aggregation)(_updates(hub, plan, collected, most_bytes, taken))
     if sum(collected.answers.get(answer.site) is answer for answer in taken) < plan.study.quorum:
         raise QuorumError(
             f"round {plan.round}: {len(taken)} updates are still what they were when they were checked, the quorum "

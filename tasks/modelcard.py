@@ -94,12 +94,13 @@ def settings(study: Study) -> dict[str, str]:
         "seed": study.seed,
         "recipe": study.recipe,
         "sites": len(study.sites),
-        "aggregation.rule": study.aggregation.rule,
         "evaluation.holdout_fraction": study.evaluation.holdout_fraction,
     }
     said = study.model_dump(mode="json", include=set(NEWER), exclude_none=True)
     shown |= {key: json.dumps(value) if isinstance(value, dict) else value for key, value in said.items()}
     shown |= {f"local.{key}": value for key, value in study.local.model_dump().items()}
+    combined = study.aggregation.model_dump(exclude_none=True)
+    shown |= {f"aggregation.{key}": value for key, value in combined.items()}
     shown |= {f"privacy.{key}": value for key, value in study.privacy.model_dump(exclude_none=True).items()}
     return {key: f"{value:g}" if isinstance(value, float) else str(value) for key, value in shown.items()}
 

@@ -22,6 +22,7 @@ from pydantic import (
 
 from tasks.cohort import Asynchronous, Cohort, CoolDown
 from tasks.contracts import Message, Name
+from tasks.rules import Aggregation
 
 RecipePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 MAX_ROUNDS = 10_000
@@ -67,10 +68,6 @@ class Privacy(Message):
         if self.mode != "none" and missing:
             raise ValueError(f"mode {self.mode} needs {', '.join(missing)}")
         return self
-
-
-class Aggregation(Message):
-    rule: Literal["mean"] = "mean"
 
 
 class Evaluation(Message):
@@ -130,6 +127,7 @@ class Study(Message):
                 f"quorum {self.quorum} is more than the {len(self.sites)} sites; lower quorum or add sites"
             )
         self.cohort.check(self.sites, self.quorum)
+        self.aggregation.check(self.quorum, only_sums=not self.privacy.single_updates)
         if self.late_updates == "fold" and not self.privacy.single_updates:
             raise ValueError(
                 f"late_updates: fold takes one site's update by itself, and mode {self.privacy.mode} only shows "

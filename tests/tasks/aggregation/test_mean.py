@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tasks.aggregation import rule
 from tasks.aggregation.mean import mean
 from tasks.errors import AggregationError
 
@@ -90,12 +89,3 @@ def test_no_update_is_refused():
     """A round without a cohort has no parameters."""
     with pytest.raises(AggregationError, match="at least one"):
         mean([])
-
-
-def test_the_study_names_its_rule():
-    """An unknown name is answered with the known ones."""
-    assert rule("mean") is mean
-    with pytest.raises(
-        AggregationError, match=r"unknown aggregation rule 'median'; expected one of \['mean'\]"
-    ):
-        rule("median")

@@ -1,0 +1,35 @@
+"""Terms of a study about combining: what cannot work is refused with its cure."""
+
+import pytest
+from pydantic import ValidationError
+
+from tasks.rules import SINGLE, Aggregation
+from tests.federation import a_study
+
+
+@pytest.mark.parametrize("name", sorted(SINGLE))
+def test_a_rule_that_looks_at_updates_is_refused_where_only_sums_are_seen(name):
+    """The alternative is named: nobody should switch secure sums off to find out."""
+    with pytest.raises(ValueError, match=f"rule {name} .* only shows sums; use rule mean with update_norm"):
+        Aggregation(rule=name).check(5, only_sums=True)
+
+    Aggregation(rule="mean", update_norm=1.0).check(5, only_sums=True)
+
+
+def test_a_robust_rule_of_two_updates_is_refused():
+    """Of two updates nobody can say which one is wrong; the median of two is their mean."""
+    with pytest.raises(ValidationError, match="rule median of 2 updates cannot tell"):
+        a_study(quorum=2, aggregation={"rule": "median"})
+
+    assert a_study(quorum=3, aggregation={"rule": "median"}).aggregation.single_updates
+
+
+def test_trim_belongs_to_one_rule():
+    """A key that has no effect would be believed."""
+    with pytest.raises(ValidationError, match="trim is of rule trimmed_mean"):
+        Aggregation(rule="median", trim=0.1)
+
+
+def test_a_study_that_names_no_bound_keeps_its_digest():
+    """Sites have approved it at that digest."""
+    assert '"aggregation":{"rule":"mean"}' in a_study().to_bytes().decode()
