@@ -30,7 +30,7 @@ def median(stack: Stack, weights: Sequence[float] | None = None) -> Parameters:
 
     Args:
         stack: the updates.
-        weights: n numbers > 0; None: each counts once.
+        weights: n numbers >= 0, not all 0; None: each counts once.
 
     Returns:
         Where exactly half of the weight lies on each side, the middle between the two values.
@@ -48,7 +48,7 @@ def trimmed_mean(
 
     Args:
         stack: the updates.
-        weights: n numbers > 0; None: each counts once.
+        weights: n numbers >= 0, not all 0; None: each counts once.
         trim: share to cut at each end, in (0, 0.5). At least the heaviest update is cut, so that no single
             one can count at an end; where nothing is left this is the median.
 
@@ -119,6 +119,16 @@ def norms(stack: Stack) -> Floats:
     return sizes
 
 
+def distances(stack: Stack, point: Parameters) -> Floats:
+    """Euclidean distance of each update from a point of the same form, shape (n,)."""
+    flat = np.concatenate([point[name].reshape(-1) for name in sorted(point)]).astype(np.float64)
+    squares = np.zeros(stack.n)
+    for part, columns in stack.pieces():
+        squares += np.square(columns - flat[part]).sum(axis=1)
+    far: Floats = np.sqrt(squares)
+    return far
+
+
 def _by_coordinate(stack: Stack, combine: Callable[[Floats], Floats]) -> Parameters:
     flat = np.empty(stack.d, dtype=np.float32)
     for part, columns in stack.pieces():
@@ -129,10 +139,8 @@ def _by_coordinate(stack: Stack, combine: Callable[[Floats], Floats]) -> Paramet
 def _shares(stack: Stack, weights: Sequence[float] | None) -> Floats:
     """Weights that add up to 1."""
     given = np.ones(stack.n) if weights is None else np.asarray(weights, dtype=np.float64)
-    if given.shape != (stack.n,) or not (np.isfinite(given).all() and (given > 0).all()):
-        raise AggregationError(
-            f"expected a weight above 0 for each of {stack.n} updates, got {given.tolist()}"
-        )
+    if given.shape != (stack.n,) or not (np.isfinite(given).all() and (given >= 0).all() and given.any()):
+        raise AggregationError(f"expected a weight for each of {stack.n} updates, got {given.tolist()}")
     shares: Floats = given / given.sum()
     return shares
 

@@ -102,10 +102,21 @@ def test_one_liar_moves_a_robust_rule_by_no_more_than_the_honest_differ(name, li
     )
 
 
-@pytest.mark.parametrize("weights", [[1, 1], [1, 1, 0], [1, 1, np.nan]])
+@pytest.mark.parametrize("weights", [[1, 1], [0, 0, 0], [1, 1, -1], [1, 1, np.nan]])
 def test_a_weight_for_each_update(weights):
-    with pytest.raises(AggregationError, match="weight above 0 for each of 3"):
+    with pytest.raises(AggregationError, match="a weight for each of 3"):
         combined(robust.median, np.ones((3, 5), np.float32), weights)
+
+
+@pytest.mark.parametrize("name", sorted(ROBUST))
+def test_an_update_without_weight_is_not_there(name):
+    """A group that has passed the bound stays in the table and counts nothing."""
+    table = np.random.default_rng(4).normal(size=(5, 5)).astype(np.float32)
+    with_huge = np.insert(table, 2, 1e6, axis=0)
+
+    without = combined(ROBUST[name], table, [1, 2, 1, 1, 1])
+
+    assert combined(ROBUST[name], with_huge, [1, 2, 0, 1, 1, 1]) == pytest.approx(without, rel=1e-4, abs=1e-5)
 
 
 def test_updates_of_another_form_are_named():
