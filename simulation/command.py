@@ -17,6 +17,11 @@ import logging
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sites.settings import Site
+    from tasks.study import Study
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,26 +34,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from flows.studyfile import load_study_file
-    from infra.errors import FileError
 
     study = load_study_file(args.file)
-    missing = [site for site in study.sites if not (args.sites_dir / f"{site}.yaml").is_file()]
-    if missing:
-        absent = args.sites_dir / f"{missing[0]}.yaml"
-        raise FileError(f"study {study.name!r} names site {missing[0]!r}, whose file {absent} is missing")
+    sites = sites_of(study, args.sites_dir)
     from rich.console import Console
 
     from flows.commands.foreground import view
     from flows.results import results, write_json
     from flows.show import result_table
     from simulation.federation import Federation
-    from sites.settings import load_site
     from tasks.begin import new_run_name
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     console = Console()
     with tempfile.TemporaryDirectory(prefix="fedrounds-") as folder:
-        sites = [load_site(args.sites_dir / f"{site}.yaml") for site in study.sites]
         federation = Federation(Path(folder), sites)
         name = new_run_name(study.name, federation.hub.now())
         with view(federation.hub, name, live=True):
@@ -59,3 +58,19 @@ def run(args: argparse.Namespace) -> int:
         write_json(args.json, result)
         print(f"written to {args.json}")
     return 0
+
+
+def sites_of(study: Study, folder: Path) -> list[Site]:
+    """The files <site>.yaml of a study's sites.
+
+    Raises:
+        FileError: one is missing, unreadable or wrong.
+    """
+    from infra.errors import FileError
+    from sites.settings import load_site
+
+    missing = [site for site in study.sites if not (folder / f"{site}.yaml").is_file()]
+    if missing:
+        absent = folder / f"{missing[0]}.yaml"
+        raise FileError(f"study {study.name!r} names site {missing[0]!r}, whose file {absent} is missing")
+    return [load_site(folder / f"{site}.yaml") for site in study.sites]

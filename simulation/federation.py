@@ -40,17 +40,25 @@ class Federation:
         sites: what the sites' files say; their own store and state are not used.
         store: what the sites see; tests put something hostile here.
         approving: the sites' people approve whatever the hub proposes, at once.
+        seeded_noise: noise that a repeat draws again; False: from the operating system, as real sites do.
     """
 
     def __init__(
-        self, folder: Path, sites: Iterable[Site], store: Store | None = None, approving: bool = True
+        self,
+        folder: Path,
+        sites: Iterable[Site],
+        store: Store | None = None,
+        approving: bool = True,
+        seeded_noise: bool = True,
     ):
         self._ahead, self._approving = 0.0, approving
         self._approved: dict[str, str | None] = {}  # study: tag of the proposal
         url = (folder / "store").absolute().as_uri()
         self.store = store or open_store(url)
         self.hub = Hub(directory=folder / "hub", store_url=url).with_clock(self.now, self.wait)
-        self._sites = [site.in_simulation(folder / "sites" / site.settings.site) for site in sites]
+        self._sites = [
+            site.in_simulation(folder / "sites" / site.settings.site, seeded_noise) for site in sites
+        ]
         self.agents = {site.settings.site: self._agent(site) for site in self._sites}
 
     def _agent(self, site: Site) -> Agent:

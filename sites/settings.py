@@ -144,9 +144,9 @@ class Site:
     base: Path
     state: Path
 
-    def in_simulation(self, state: Path) -> Site:
-        """The same site with another state folder, repeatable noise and no policy; its own budget is not touched."""
-        changed = {"testing": Testing(seeded_noise=True), "policy": Policy()}
+    def in_simulation(self, state: Path, seeded_noise: bool = True) -> Site:
+        """The same site with another state folder and no policy; its own budget is not touched."""
+        changed = {"testing": Testing(seeded_noise=seeded_noise), "policy": Policy()}
         return replace(self, settings=self.settings.model_copy(update=changed), state=state)
 
 
