@@ -42,6 +42,7 @@ services:
 bench: install
 	$(BIN)/python -m benchmarks.round_overhead
 	$(BIN)/python -m benchmarks.secagg
+	$(BIN)/python -m benchmarks.poisoning
 
 chaos: install
 	$(BIN)/python -m tests.chaos.run --runs $(RUNS) --seed $(SEED)
