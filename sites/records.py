@@ -41,7 +41,10 @@ def load_records(job: RowsJob) -> tuple[Recipe, Records]:
         StudyError: the recipe refuses the study's settings.
     """
     recipe = load_recipe(job.study.recipe, job.study.recipe_settings)
-    rows = read(job.source, job.base, [*recipe.columns(), recipe.target()])
+    own = getattr(recipe, "site_column", None)
+    rows = read(job.source, job.base, [c for c in (*recipe.columns(), recipe.target()) if c != own])
+    if own is not None:
+        rows.table[own] = np.full(rows.n, job.site, dtype=object)
     fraction = job.study.evaluation.holdout_fraction
     coins = held_out(rows.n, rows.identities, fraction, job.study.seed, job.site)
     x, y, kept = recipe.encode(rows.table)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,3 +94,27 @@ def subtract(new: Parameters, base: Parameters) -> Parameters:
     if not same_form(new, base):
         raise ContractError("cannot subtract parameters of other names or shapes")
     return {k: (new[k] - base[k]).astype(np.float32) for k in base}
+
+
+def flat(parameters: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+    """All numbers in one vector, shape (d,): names sorted, each array in C order."""
+    return np.concatenate(
+        [np.asarray(parameters[k], dtype=np.float64).reshape(-1) for k in sorted(parameters)]
+    )
+
+
+def shaped(vector: NDArray[np.float64], like: Parameters) -> Parameters:
+    """Inverse of flat, float32, in the names and shapes of `like`.
+
+    Raises:
+        ContractError: another number of numbers.
+    """
+    if vector.shape != (sum(v.size for v in like.values()),):
+        raise ContractError(f"a vector of shape {vector.shape} does not fill the parameters")
+    result: Parameters = {}
+    start = 0
+    for name in sorted(like):
+        size = like[name].size
+        result[name] = vector[start : start + size].reshape(like[name].shape).astype(np.float32)
+        start += size
+    return result

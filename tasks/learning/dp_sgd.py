@@ -10,7 +10,6 @@ Source: Abadi et al. 2016, algorithm 1, arXiv:1607.00133.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,13 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
-from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
 
 from tasks.bands import public_units
 from tasks.errors import PrivacyError
 from tasks.learning import gradients, model
-from tasks.learning.batches import Piece, Rows, Units, most_rows
+from tasks.learning.batches import Rows, Units
 from tasks.learning.schedule import schedule
+from tasks.learning.stepper import Stepper
 from tasks.parameters import Parameters
 from tasks.privacy.noise import NoiseSource
 from tasks.recipes.base import Recipe
@@ -107,7 +106,7 @@ def _train(
         )
         optimizer = _optimizer(wrapped, local, clip_norm)
         optimizer.with_noise(noise, noise_multiplier * clip_norm, plan.batch)
-        stepper = _Stepper(recipe, wrapped, optimizer, (x, y), own)
+        stepper = Stepper(recipe, wrapped, optimizer, (x, y), own)
         for step in range(1, plan.steps + 1):
             stepper.take(_drawn(own.count, plan.sample_rate, noise))
             progress(step, plan.steps)
@@ -166,75 +165,3 @@ class _Optimizer(_Noised, DPOptimizer):  # type: ignore[misc]
 
 class _GhostOptimizer(_Noised, DPOptimizerFastGradientClipping):  # type: ignore[misc]
     pass
-
-
-class _Stepper:
-    """The module, wrapped for per-record gradients; takes one step at a time on the drawn units."""
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        wrapped: gradients.Wrapped,
-        optimizer: Any,
-        data: tuple[NDArray[np.float32], NDArray[np.float32]],
-        units: Units,
-    ):
-        self._loss, self._wrapped, self._optimizer, self._units = recipe.loss, wrapped, optimizer, units
-        self._x, self._y = (torch.from_numpy(array) for array in data)
-        ghost = wrapped.mode == "ghost"
-        held = 0 if ghost else sum(p.numel() for p in wrapped.module.parameters())
-        self._most = most_rows(held, math.prod(self._x.shape[1:]))
-
-    def take(self, chosen: Rows) -> None:
-        """One noisy step; large draws are clipped and summed piece by piece, so memory stays flat."""
-        left = len(chosen)
-        for piece in self._units.pieces(chosen, self._most):
-            self._differentiate(piece)
-            left -= piece.n_units
-            self._advance(final=left == 0)
-        if not len(chosen):
-            for p in self._optimizer.params:
-                p.grad, p.grad_sample = torch.zeros_like(p), torch.zeros(0, *p.shape)
-            self._advance(final=True)
-
-    def _advance(self, *, final: bool) -> None:
-        """Opacus' protocol of virtual batches: clip and add up, and only at the end noise and step."""
-        self._optimizer.signal_skip_step(not final)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-
-    def _differentiate(self, piece: Piece) -> None:
-        if self._wrapped.mode == "ghost":
-            losses = self._losses(piece.rows)
-            DPTensorFastGradientClipping(self._wrapped.call, self._optimizer, losses, "sum").backward()
-        elif piece.owner is None:
-            self._losses(piece.rows).sum().backward()  # type: ignore[no-untyped-call]
-            self._leave_out_the_infinite()
-        else:
-            self._sum_by_unit(piece.n_units, piece.rows, torch.from_numpy(piece.owner))
-            self._leave_out_the_infinite()
-
-    def _leave_out_the_infinite(self) -> None:
-        """A unit with a gradient that is not finite adds nothing: what it adds stays bounded, and unseen."""
-        samples = [p.grad_sample for p in self._optimizer.params]
-        finite = torch.stack([torch.isfinite(g).flatten(1).all(dim=1) for g in samples]).all(dim=0)
-        if not bool(finite.all()):
-            for g in samples:
-                g[~finite] = 0.0
-
-    def _sum_by_unit(self, count: int, rows: Rows, owner: torch.Tensor) -> None:
-        """grad_sample becomes each unit's sum over its rows, however many it has."""
-        params = self._optimizer.params
-        sums = [torch.zeros(count, *p.shape) for p in params]
-        for start in range(0, len(rows), self._most):
-            part = slice(start, start + self._most)
-            self._losses(rows[part]).sum().backward()  # type: ignore[no-untyped-call]
-            for p, total in zip(params, sums, strict=True):
-                total.index_add_(0, owner[part], p.grad_sample)
-                p.grad_sample = None
-        for p, total in zip(params, sums, strict=True):
-            p.grad_sample = total
-
-    def _losses(self, rows: Rows) -> torch.Tensor:
-        index = torch.from_numpy(rows)
-        return self._loss(self._wrapped.call(self._x[index]), self._y[index])

@@ -90,7 +90,8 @@ def _works(
 ) -> bool:
     """Whether this way knows all layers: tried on two records of zeros."""
     try:
-        losses = loss(call(torch.zeros(2, *row_shape)), torch.zeros(2))
+        kind = next(call.parameters()).dtype
+        losses = loss(call(torch.zeros(2, *row_shape, dtype=kind)), torch.zeros(2, dtype=kind))
         losses.sum().backward()  # type: ignore[no-untyped-call]
         if hasattr(call, "get_clipping_coef"):
             call.get_clipping_coef()

@@ -26,6 +26,7 @@ Uniform = Callable[[int], Unsigned]
 
 MOST_STD = 2**24  # 2 * std^2 * 2^13 stays below 2^63, and so does (40 std)^2
 _BLOCK = 1 << 14  # candidates at a time: the working set stays in the processor's cache
+_FIRST_BLOCK = 1 << 8  # a small model needs few, and then more blocks come, each twice as long
 _MOST_K = 1 << 13  # the series of a coin ends before with probability 1 - 1/8192!
 
 
@@ -46,17 +47,18 @@ def discrete_gaussian(words: Uniform, count: int, std: int) -> Integers:
     if not 1 <= std <= MOST_STD:
         raise PrivacyError(f"noise of {std} words: expected 1 to {MOST_STD}; choose another scale")
     out = np.empty(count, dtype=np.int64)
-    done = 0
+    done, block = 0, _FIRST_BLOCK
     while done < count:
-        drawn = _accepted(words, std)[: count - done]
+        drawn = _accepted(words, std, block)[: count - done]
+        block = min(2 * block, _BLOCK)
         out[done : done + drawn.size] = drawn
         done += drawn.size
     return out
 
 
-def _accepted(words: Uniform, std: int) -> Integers:
-    """About ten thousand draws: Laplace of scale `std`, kept with probability exp(-(|x| - std)^2 / (2 std^2))."""
-    size = _laplace(words, std)
+def _accepted(words: Uniform, std: int, candidates: int) -> Integers:
+    """Laplace of scale `std`, of which each is kept with probability exp(-(|x| - std)^2 / (2 std^2))."""
+    size = _laplace(words, std, candidates)
     off = size.astype(np.int64) - std
     keep = _exp_coin(words, (off * off).astype(np.uint64), 2 * std * std)
     size, sign = size[keep], words(int(keep.sum())) & np.uint64(1)
@@ -65,9 +67,9 @@ def _accepted(words: Uniform, std: int) -> Integers:
     return kept
 
 
-def _laplace(words: Uniform, scale: int) -> Unsigned:
+def _laplace(words: Uniform, scale: int, candidates: int) -> Unsigned:
     """Sizes with probability proportional to exp(-x / scale): u + scale * v, u below scale, v geometric."""
-    low = _below(words, scale, _BLOCK)
+    low = _below(words, scale, candidates)
     low = low[_fraction_coin(words, low, scale)]
     high = np.zeros(low.size, dtype=np.uint64)
     going = np.arange(low.size)

@@ -19,10 +19,12 @@ import math
 from typing import NamedTuple
 
 from tasks.errors import PrivacyError
+from tasks.privacy.calibration import noise_multiplier
 from tasks.privacy.discrete import MOST_STD
 from tasks.privacy.gaussian import epsilon_of
 
 LEAST_STD = 2**16  # words; the lattice is then invisible, see lattice_slack
+_MARGIN = 1e-4  # of epsilon: for what the lattice and the rounding of the share may cost
 _TAIL = 60.0  # log of the probability, 1e-26, that lattice_slack leaves out
 
 
@@ -32,6 +34,69 @@ class Views(NamedTuple):
     hub: float  # sees the sum: all shares are in it
     hub_with_missing: float  # and knows the shares of as many sites as the study allows to be missing
     all_others: float  # hub and all other sites together: only the site's own share is left
+
+
+class Mechanism(NamedTuple):
+    """The noise of a whole run, in shares: every number that sites, hub and auditors compute with.
+
+    clip_norm: bound on one unit's part of a site's sum. sites: N. missing: t. dimension: words that are noised.
+    steps: sums of the whole run. scale_bits: a word counts 2^-scale_bits. share: of one site, in words.
+    """
+
+    clip_norm: float
+    sites: int
+    missing: int
+    dimension: int
+    steps: int
+    scale_bits: int
+    share: int
+
+    @property
+    def sensitivity(self) -> float:
+        """Of the sum of words."""
+        return sensitivity(self.clip_norm, self.scale_bits, self.dimension)
+
+    def mu(self, shares: int, steps: int | None = None) -> float:
+        """Of `steps` sums (default: all) for who does not know `shares` of the shares."""
+        return mu(self.sensitivity, self.share, shares, steps or self.steps)
+
+    def views(self, delta: float, delivered: int | None = None, steps: int | None = None) -> Views:
+        """Epsilon by who looks, after `steps` sums (default: all) of `delivered` sites (default: all).
+
+        Whom the study allows to be missing may be lost or talk: those who were lost in every sum
+        cannot talk as well.
+        """
+        here = self.sites if delivered is None else delivered
+        talking = max(0, self.missing - (self.sites - here))
+        return views(self.sensitivity, self.share, here, talking, steps or self.steps, delta, self.dimension)
+
+
+def mechanism(
+    epsilon: float, delta: float, clip_norm: float, sites: int, missing: int, dimension: int, steps: int
+) -> Mechanism:
+    """The least noise with which a run keeps (epsilon, delta) while up to `missing` sites are lost or talk.
+
+    Args:
+        epsilon: > 0, of one unit, for the whole run, against the hub and that many sites.
+        delta: in (0, 1).
+        clip_norm: > 0.
+        sites: N, how many are asked in each step.
+        missing: t, at most half of them.
+        dimension: words of a vector that are noised.
+        steps: sums of the whole run.
+
+    Raises:
+        PrivacyError: impossible numbers.
+    """
+    noise = noise_multiplier(epsilon * (1 - _MARGIN), delta, 1.0, steps)
+    bits = scale_bits_for(noise, clip_norm, sites, missing)
+    share = words_of_share(noise, sensitivity(clip_norm, bits, dimension), sites, missing)
+    planned = Mechanism(clip_norm, sites, missing, dimension, steps, bits, share)
+    if planned.views(delta).hub_with_missing > epsilon:
+        raise PrivacyError(
+            f"integers are too coarse for epsilon {epsilon:g} in {steps} steps; take fewer steps"
+        )
+    return planned
 
 
 def words_of_share(noise_multiplier: float, word_sensitivity: float, sites: int, missing: int) -> int:

@@ -38,7 +38,11 @@ class Arrays(NamedTuple):
 
 @runtime_checkable
 class Recipe(Protocol):
-    """The seam for a new model: write a class with these members and name it in study.yaml."""
+    """The seam for a new model: write a class with these members and name it in study.yaml.
+
+    It may have one more, `site_column`: a column of `columns()` that is in no file, where the agent fills in the
+    name of its site; None where it has none.
+    """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         """Check the settings strictly. Raises StudyError naming the key and the cure."""

@@ -46,6 +46,10 @@ class _Tabular(Generic[S]):
     def target(self) -> str:
         return self.settings.target
 
+    @property
+    def site_column(self) -> str | None:
+        return self.settings.site_column
+
     def encode(self, table: Table) -> Arrays:
         """Records with a target; see the settings for what missing and unlisted values become."""
         absent = tuple(name for name in (*self.columns(), self.target()) if name not in table)

@@ -14,7 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.errors import RecordError
-from tasks.recipes.tabular_settings import COMPARISON, Category, Feature, Level, Numeric, canonical
+from tasks.recipes.tabular_settings import (
+    COMPARISON,
+    Category,
+    Feature,
+    Level,
+    Numeric,
+    SiteIntercept,
+    canonical,
+)
 
 MISSING, UNKNOWN = -1, -2  # codes beside those of levels
 _SAMPLE = 1000  # values that tell a column of few distinct ones
@@ -36,7 +44,7 @@ def features_of(table: Mapping[str, NDArray[Any]], features: Mapping[str, Featur
         features: in the order of the columns of x.
 
     Returns:
-        Shape (n, sum of the widths), float32, every value in [-1, 1].
+        Shape (n, sum of the widths), float32, every value in [-1, 1], but for the weight of a site's intercept.
 
     Raises:
         RecordError: a column is absent (`missing` names all such) or holds something else than numbers.
@@ -51,9 +59,11 @@ def features_of(table: Mapping[str, NDArray[Any]], features: Mapping[str, Featur
         block = x[:, start : start + feature.width]
         if isinstance(feature, Numeric):
             missing = _numeric(block, table[name], name, feature)
-        else:
+        elif isinstance(feature, Category):
             missing = _category(block, table[name], name, feature)
-        if feature.missing_indicator:
+        else:
+            _site(block, table[name], feature)
+        if not isinstance(feature, SiteIntercept) and feature.missing_indicator:
             block[:, -1] = missing
         start += feature.width
     return x
@@ -133,6 +143,11 @@ def _category(
     rows = np.flatnonzero(code >= 0)
     block[rows, code[rows]] = 1
     return missing
+
+
+def _site(block: NDArray[np.float32], values: NDArray[Any], feature: SiteIntercept) -> None:
+    for i, site in enumerate(feature.values):
+        block[np.asarray(values) == site, i] = feature.weight
 
 
 def _parsed(array: NDArray[Any]) -> NDArray[np.float64]:

@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
+from tasks.contracts import Name
+
 MAX_ENCODED = 10_000  # columns of x; more is a mistake, and memory of every site
 
 Column = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -93,7 +95,30 @@ class Category(_Settings):
         return len(self.values) + self.missing_indicator
 
 
-Feature = Annotated[Numeric | Category, Field(discriminator="kind")]
+class SiteIntercept(_Settings):
+    """One column of x for each site, `weight` where the record is of this site: an intercept of the site's own.
+
+    The column is not in a site's file; the agent fills in its own name. Hospitals differ most in how many of
+    their patients are ill, and one number each says that. A record of no listed site has the common intercept.
+    """
+
+    kind: Literal["site"]
+    values: tuple[Name, ...] = Field(min_length=1, max_length=MAX_ENCODED)
+    weight: float = Field(default=2.0, gt=0, le=100)  # above 1 the intercept moves faster than other weights
+
+    @field_validator("values")
+    @classmethod
+    def _once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("values names a site twice")
+        return value
+
+    @property
+    def width(self) -> int:
+        return len(self.values)
+
+
+Feature = Annotated[Numeric | Category | SiteIntercept, Field(discriminator="kind")]
 
 
 class TabularSettings(_Settings):
@@ -116,8 +141,15 @@ class TabularSettings(_Settings):
             )
         return value
 
+    @property
+    def site_column(self) -> str | None:
+        """The column that the agent fills with its site's name."""
+        return next((name for name, f in self.features.items() if isinstance(f, SiteIntercept)), None)
+
     @model_validator(mode="after")
     def _sensible(self) -> TabularSettings:
+        if sum(isinstance(feature, SiteIntercept) for feature in self.features.values()) > 1:
+            raise ValueError("two features have kind site; one is enough")
         if self.target in self.features:
             raise ValueError(f"target {self.target!r} is among the features; remove it there")
         if self.width > MAX_ENCODED:

@@ -13,6 +13,7 @@ from tasks.privacy.discrete import discrete_gaussian
 from tasks.privacy.distributed import (
     LEAST_STD,
     lattice_slack,
+    mechanism,
     mu,
     scale_bits_for,
     sensitivity,
@@ -49,6 +50,19 @@ def test_the_promise_holds_with_as_many_missing_as_allowed(sites, data, target, 
     for bound in (one_lost.hub, all_here.hub_with_missing):
         assert target * (1 - 1e-4) <= bound <= target * (1 + 1e-4)
     assert all_here.hub <= all_here.hub_with_missing <= all_here.all_others
+
+
+@given(st.integers(3, 50), st.data(), st.sampled_from([0.3, 1.0, 10.0]), st.sampled_from([1, 60, 1000]))
+def test_a_planned_run_keeps_the_studys_epsilon(sites, data, target, steps):
+    """With lattice and rounding counted, whether the sites that the study allows for are lost, or talk, or some do both."""
+    missing = data.draw(st.integers(0, sites // 2))
+    lost = data.draw(st.integers(0, missing))
+    run = mechanism(target, 1e-5, 2.0, sites, missing, 100, steps)
+    after = run.views(1e-5, delivered=sites - lost)
+
+    assert target * (1 - 1e-3) <= after.hub_with_missing <= target
+    assert after.hub <= after.hub_with_missing <= after.all_others
+    assert run.views(1e-5, steps=1).hub <= after.hub
 
 
 @pytest.mark.parametrize(("sites", "against_all"), [(3, 1.8), (4, 2.2), (10, 3.6), (20, 5.4), (50, 9.4)])

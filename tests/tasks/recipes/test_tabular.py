@@ -269,3 +269,16 @@ def test_predicting_needs_no_torch():
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert said.stdout.strip() == "[]"
+
+
+def test_each_site_may_have_an_intercept_of_its_own():
+    """One column each, heavier than others; a site that is not listed has the common intercept alone."""
+    terms = settings()
+    terms["features"]["hospital"] = {"kind": "site", "values": ["a", "b"], "weight": 2.0}
+    recipe = LogisticRegression(terms)
+    column = np.array(["b", "a", "c"], dtype=object)
+
+    x = recipe.encode_features({"age": np.full(3, "50"), "cp": np.full(3, "1"), "hospital": column})
+
+    assert recipe.site_column == "hospital" and LogisticRegression(settings()).site_column is None
+    assert x[:, -2:].tolist() == [[0, 2], [2, 0], [0, 0]]

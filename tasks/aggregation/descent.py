@@ -1,0 +1,86 @@
+"""The hub's step on a noisy sum of gradients, with settings that follow from public numbers alone.
+
+Nothing here is tuned on data, so nothing here spends budget:
+
+- **How far to go.** Noise of T steps, not pulled back by the loss, leaves the
+  parameters about `way` * clip_norm * sqrt(d) / (mu * units) away, whatever T is,
+  where `way` is the sum of all step sizes. The way is as long as keeps this below
+  DRIFT, and never longer than LONGEST.
+- **A prior instead of tuning.** Weights on scaled features are standard normal
+  beforehand; its pull needs no noise, because it does not look at records.
+- **The last half counts.** The model of a run is the mean of its last half of
+  iterates, which takes out most of the noise of single steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.aggregation.mean import mean
+from tasks.errors import AggregationError
+from tasks.parameters import Parameters, flat, shaped
+
+DRIFT = 2.0  # Euclidean, in units of parameters of features in [-1, 1]
+LONGEST = 60.0  # a logistic model has converged as far as records of hospitals tell
+PRIOR = 1.0  # precision of each parameter
+
+
+class Descent(NamedTuple):
+    """rate: step size on the mean gradient. units: people of all sites together, a public number. prior: PRIOR."""
+
+    rate: float
+    units: int
+    prior: float = PRIOR
+
+
+def descent(mu: float, units: int, clip_norm: float, dimension: int, steps: int) -> Descent:
+    """Step size by formula, for all steps of a run.
+
+    Args:
+        mu: of the whole run, sensitivity over noise; infinite without noise.
+        units: people of all sites together, roughly; public.
+        clip_norm: bound on one unit's gradient.
+        dimension: parameters.
+        steps: of the run.
+
+    Raises:
+        AggregationError: a number that is not positive.
+    """
+    if not (mu > 0 and units > 0 and clip_norm > 0 and dimension > 0 and steps > 0):
+        raise AggregationError(
+            f"expected positive numbers, got mu {mu}, units {units}, clip_norm {clip_norm}, "
+            f"dimension {dimension}, steps {steps}"
+        )
+    way = min(LONGEST, DRIFT * mu * units / (clip_norm * math.sqrt(dimension)))
+    return Descent(way / steps, units)
+
+
+def stepped(parameters: Parameters, total: NDArray[np.float64], terms: Descent) -> Parameters:
+    """One step against the noisy sum of gradients: shape (d,), in the order of `parameters.flat`.
+
+    Raises:
+        AggregationError: the sum is not finite.
+        ContractError: another number of parameters.
+    """
+    if not np.isfinite(total).all():
+        raise AggregationError("a sum of gradients is not finite; the round cannot be used")
+    start = flat(parameters)
+    return shaped(start - terms.rate * (total + terms.prior * start) / terms.units, parameters)
+
+
+def last_half(iterates: Iterable[Parameters], steps: int) -> Parameters:
+    """The mean of the last half of a run's iterates.
+
+    Args:
+        iterates: parameters after each step, in order; `steps` of them.
+        steps: of the run.
+
+    Source: Polyak and Juditsky 1992, doi 10.1137/0330046; the last half instead of all (Rakhlin et al. 2012,
+    arXiv:1109.5647) forgets the way there.
+    """
+    return mean(p for i, p in enumerate(iterates) if i >= steps // 2)

@@ -1,0 +1,56 @@
+"""From a site's clipped sum to the words that it masks, and from a sum of words to numbers.
+
+Scaled to integers, and with this site's share of the noise in them: exact
+discrete Gaussian (privacy/discrete.py). How much noise a run needs is
+privacy/distributed.py's work, masks are secagg's.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.privacy.discrete import discrete_gaussian
+from tasks.privacy.distributed import Mechanism
+from tasks.privacy.noise import NoiseSource
+from tasks.secagg.fixedpoint import Bits, FixedPoint, Words
+
+_FARTHEST = 40  # standard deviations; no draw is farther (discrete.py)
+
+
+def codec(mechanism: Mechanism, bits: Bits = 64) -> FixedPoint:
+    """How a site's sum becomes words: the mechanism's scale, and the largest value that cannot overflow with noise.
+
+    Raises:
+        SecureSumError: the ring has no room beside the noise; use 64 bits.
+    """
+    room = 2 ** (bits - 2) // mechanism.sites - 1 - _FARTHEST * mechanism.share  # half the ring is spare
+    return FixedPoint(bits, math.ldexp(room, -mechanism.scale_bits), mechanism.sites, mechanism.scale_bits)
+
+
+def noised_words(
+    total: NDArray[np.float64], mechanism: Mechanism, noise: NoiseSource, bits: Bits = 64
+) -> Words:
+    """The words of a site's sum with its share of the noise in them: ready to be masked, and nothing else.
+
+    Args:
+        total: shape (d,), from `clipped_sum` at the mechanism's clip_norm.
+        mechanism: of the run.
+        noise: the operating system's, at a real site. One draw per vector that leaves, never two.
+        bits: of a word.
+
+    Raises:
+        SecureSumError: the ring is too small for this many units.
+    """
+    words = codec(mechanism, bits).encode(total)
+    share = discrete_gaussian(noise.words, total.size, mechanism.share)
+    np.add(words, share.astype(words.dtype), out=words)  # negative integers wrap around to their words
+    return words
+
+
+def summed(words: Words, mechanism: Mechanism) -> NDArray[np.float64]:
+    """What a sum of sites' words stands for: shape (d,), the noisy sum of clipped gradients."""
+    bits: Bits = 64 if words.dtype.itemsize == 8 else 32
+    return codec(mechanism, bits).decode(words)

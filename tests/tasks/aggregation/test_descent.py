@@ -1,0 +1,52 @@
+import math
+
+import numpy as np
+import pytest
+
+from tasks.aggregation.descent import DRIFT, LONGEST, descent, last_half, stepped
+from tasks.errors import AggregationError
+
+
+def test_the_way_follows_from_the_noise():
+    """Half the mu, half the way; the number of steps only divides it; without noise it ends at LONGEST."""
+    few, many = descent(0.2, 500, 2.0, 25, 20), descent(0.2, 500, 2.0, 25, 60)
+    assert few.rate * 20 == pytest.approx(many.rate * 60)
+    assert descent(0.1, 500, 2.0, 25, 20).rate == pytest.approx(few.rate / 2)
+    assert descent(math.inf, 500, 2.0, 25, 20).rate * 20 == LONGEST
+
+
+@pytest.mark.parametrize("mu", [0.05, 0.2])
+def test_noise_alone_carries_no_farther_than_drift(mu):
+    """The rule's meaning: what the noise of all steps adds up to, as a distance."""
+    units, clip, d, steps = 1000, 2.0, 30, 40
+    terms = descent(mu, units, clip, d, steps)._replace(prior=0.0)
+    std, rng = clip * math.sqrt(steps) / mu, np.random.default_rng(0)
+    ends = []
+    for _ in range(50):
+        at = {"w": np.zeros(d, np.float32)}
+        for _ in range(steps):
+            at = stepped(at, rng.normal(0, std, d), terms)
+        ends.append(np.linalg.norm(at["w"]))
+    assert np.mean(ends) == pytest.approx(DRIFT, rel=0.1)
+
+
+def test_a_step_goes_against_the_sum_and_towards_zero():
+    """Signs and the prior: at a zero sum parameters shrink."""
+    start = {"b": np.array([2.0], np.float32), "a": np.array([0.0], np.float32)}
+    moved = stepped(start, np.array([10.0, 0.0]), descent(math.inf, 100, 1.0, 2, 60))
+    assert moved["a"] == pytest.approx([-0.1]) and moved["b"] == pytest.approx([2 - 0.02])
+
+
+def test_the_last_half_is_averaged():
+    """Not the way there."""
+    iterates = [{"w": np.array([v], np.float32)} for v in (100, 100, 1, 3)]
+    assert last_half(iterates, 4)["w"] == pytest.approx([2])
+    assert last_half(iterates[:1], 1)["w"] == pytest.approx([100])
+
+
+def test_what_cannot_be_used_is_refused():
+    """A sum that is not finite would be every later round's."""
+    with pytest.raises(AggregationError, match="not finite"):
+        stepped({"w": np.zeros(1, np.float32)}, np.array([math.nan]), descent(1.0, 1, 1.0, 1, 1))
+    with pytest.raises(AggregationError, match="expected positive"):
+        descent(0.0, 1, 1.0, 1, 1)
