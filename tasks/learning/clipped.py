@@ -23,55 +23,72 @@ from tasks.privacy.noise import NoiseSource
 from tasks.recipes.base import Recipe
 
 
-def clipped_sum(
-    recipe: Recipe,
-    parameters: Parameters,
-    x: NDArray[np.float32],
-    y: NDArray[np.float32],
-    units: NDArray[np.int64] | None,
-    *,
-    clip_norm: float,
-    noise: NoiseSource,
-) -> NDArray[np.float64]:
-    """Sum over units of the clipped sum of their records' gradients.
+class ClippedSums:
+    """A site's records, ready to give the sum at any parameters: made once, asked in each step."""
 
-    Args:
-        recipe: gives module and loss.
-        parameters: where the gradients are taken.
-        x: shape (n, ...), encoded records.
-        y: shape (n,), targets.
-        units: shape (n,), equal where records are of one person; None: each record is a unit.
-        clip_norm: Euclidean bound on one unit's part, > 0.
-        noise: seeds the module's own randomness (dropout).
+    def __init__(
+        self,
+        recipe: Recipe,
+        x: NDArray[np.float32],
+        y: NDArray[np.float32],
+        units: NDArray[np.int64] | None,
+        *,
+        clip_norm: float,
+    ):
+        """Wrap the recipe's module.
 
-    Returns:
-        Shape (d,), float64, in the order of `parameters.flat`. One unit more or less changes it by at most
-        clip_norm. A unit whose gradient is not finite counts as zero.
+        Args:
+            recipe: gives module and loss.
+            x: shape (n, ...), encoded records.
+            y: shape (n,), targets.
+            units: shape (n,), equal where records are of one person; None: each record is a unit.
+            clip_norm: Euclidean bound on one unit's part of a sum, > 0.
 
-    Raises:
-        StudyError: the module mixes records.
-    """
-    own = Units(units, len(x))
-    with model.own_randomness(noise):
-        wrapped = gradients.wrap(
-            lambda: model.build(recipe, parameters).double(),
+        Raises:
+            StudyError: the module mixes records.
+        """
+        self._units = Units(units, len(x))
+        self._wrapped = gradients.wrap(
+            lambda: recipe.module().train().double(),
             recipe.loss,
             x.shape[1:],
             clip_norm,
             sums=True,  # ghost clips without looking at single gradients, one of which may not be finite
         )
-        names = [name for name, p in wrapped.module.named_parameters() if p.requires_grad]
-        optimizer = _Sums(
-            torch.optim.SGD([p for p in wrapped.module.parameters() if p.requires_grad], lr=0.0),
+        trained = {n: p for n, p in self._wrapped.module.named_parameters() if p.requires_grad}
+        self._names = tuple(trained)
+        self._optimizer = _Sums(
+            torch.optim.SGD(list(trained.values()), lr=0.0),
             noise_multiplier=0.0,
             max_grad_norm=clip_norm,
             expected_batch_size=None,
             loss_reduction="sum",
         )
         data = x.astype(np.float64), y.astype(np.float64)
-        Stepper(recipe, wrapped, optimizer, data, own).take(np.arange(own.count))
-    still = {name: np.zeros(array.shape) for name, array in parameters.items()}  # what is not trained
-    return flat(still | {n: p.summed_grad.numpy() for n, p in zip(names, optimizer.params, strict=True)})
+        self._stepper = Stepper(recipe, self._wrapped, self._optimizer, data, self._units)
+
+    def at(self, parameters: Parameters, noise: NoiseSource | None = None) -> NDArray[np.float64]:
+        """Sum over units of the clipped sum of their records' gradients at `parameters`.
+
+        Args:
+            parameters: where the gradients are taken.
+            noise: seeds the module's own randomness (dropout); None: the operating system's.
+
+        Returns:
+            Shape (d,), float64, in the order of `parameters.flat`. One unit more or less changes it by at
+            most clip_norm. A unit whose gradient is not finite counts as zero.
+
+        Raises:
+            ContractError: other names or shapes than the module's.
+        """
+        model.load(self._wrapped.module, parameters)
+        with model.own_randomness(noise or NoiseSource.from_system()):
+            self._stepper.take(np.arange(self._units.count))
+        sums = {n: p.summed_grad.numpy() for n, p in zip(self._names, self._optimizer.params, strict=True)}
+        for p in self._optimizer.params:
+            p.summed_grad = None
+        still = {name: np.zeros(array.shape) for name, array in parameters.items()}  # what is not trained
+        return flat(still | sums)
 
 
 class _Sums(DPOptimizer):  # type: ignore[misc]

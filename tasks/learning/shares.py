@@ -36,7 +36,7 @@ def noised_words(
     """The words of a site's sum with its share of the noise in them: ready to be masked, and nothing else.
 
     Args:
-        total: shape (d,), from `clipped_sum` at the mechanism's clip_norm.
+        total: shape (d,), from `ClippedSums` at the mechanism's clip_norm.
         mechanism: of the run.
         noise: the operating system's, at a real site. One draw per vector that leaves, never two.
         bits: of a word.

@@ -2,18 +2,15 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.learning.clipped import clipped_sum
+from tasks.learning.clipped import ClippedSums
 from tasks.parameters import flat
-from tasks.privacy.noise import NoiseSource
 from tests.tasks.learning.test_dp_sgd import PERSONS
 
 pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook")  # Opacus means it to
 
 
 def summed(recipe, x, y, units=None, clip=0.4):
-    return clipped_sum(
-        recipe, recipe.parameters(), x, y, units, clip_norm=clip, noise=NoiseSource.seeded("clipped")
-    )
+    return ClippedSums(recipe, x, y, units, clip_norm=clip).at(recipe.parameters())
 
 
 def slow(recipe, x, y, units, clip):
@@ -60,3 +57,12 @@ def test_a_unit_that_is_not_finite_adds_nothing(recipe, records):
     broken = np.concatenate([x, np.full((1, 5), np.inf, np.float32)])
 
     assert np.array_equal(summed(model, broken, np.append(y, np.float32(1))), summed(model, x, y))
+
+
+def test_it_is_made_once_and_asked_in_each_step(recipe, records):
+    """Nothing of one step is left in the next."""
+    model, (x, y) = recipe("deep"), records()
+    sums = ClippedSums(model, x, y, PERSONS, clip_norm=0.4)
+    first, elsewhere = sums.at(model.parameters()), sums.at(model.parameters(seed=1))
+
+    assert np.array_equal(first, sums.at(model.parameters())) and not np.allclose(first, elsewhere)
