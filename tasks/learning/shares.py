@@ -8,6 +8,7 @@ privacy/distributed.py's work, masks are secagg's.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 from tasks.privacy.discrete import discrete_gaussian
 from tasks.privacy.distributed import Mechanism
 from tasks.privacy.noise import NoiseSource
-from tasks.secagg.fixedpoint import Bits, FixedPoint, Words
+from tasks.secagg.fixedpoint import FixedPoint, Words
+
+Bits = Literal[32, 64]
 
 _FARTHEST = 40  # standard deviations; no draw is farther (discrete.py)
 
