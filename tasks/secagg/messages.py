@@ -20,6 +20,8 @@ DOMAIN = b"fedrounds secagg v1\0"
 LEAST_COHORT = 3  # with two sites each one knows the other's vector from the sum
 MOST_SITES = 100
 MOST_SUMS = 1000  # sums that one setup prepares: 64 bytes of shares per sum and peer
+What = Literal["update", "scores"]
+WHAT: tuple[What, ...] = ("update", "scores")  # what is added in a round: each has keys of its own
 
 HexBlob = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})+$", max_length=64 * MOST_SUMS)]
 Hex32 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -80,7 +82,7 @@ class Terms(Digested):
     @property
     def sums(self) -> int:
         """How many sums the setup prepares keys for."""
-        return self.rounds * self.attempts
+        return self.rounds * self.attempts * len(WHAT)
 
     def position(self, site: str) -> int:
         """1, 2, ... in the order of `sites`: where a site's Shamir shares are evaluated."""
@@ -128,7 +130,8 @@ class SumTerms(Digested):
     cohort_sha256: Sha256
     round: int = Field(ge=1)
     attempt: int = Field(ge=1, le=99)
-    parameters_sha256: Sha256  # of the global parameters that the sites started from
+    what: What = "update"
+    parameters_sha256: Sha256  # of the global parameters that the sites started from, or score
     length: int = Field(ge=1, le=2**33)  # words in a vector
     scale_bits: int = Field(ge=-64, le=63)  # a word counts 2**-scale_bits
 

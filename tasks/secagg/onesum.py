@@ -15,7 +15,9 @@ site either that it survived or that it is lost.
 
 What keeps a hub from learning one vector out of several sums: a site masks one
 vector per attempt, agrees to one list per round, only to the newest sum it has
-masked, and never to two rounds that start from the same parameters. Lists need
+masked, and never to two rounds that start from the same parameters. These hold
+for updates and for scores, each by themselves: vectors of the two have nothing
+in common that a difference would show. Lists need
 `threshold` (more than half) signatures, so two lists of one round cannot both
 pass unless the hub has 2 * threshold - sites of the sites on its side.
 
@@ -32,12 +34,14 @@ from tasks.errors import SecureSumError
 from tasks.secagg import keys
 from tasks.secagg.keys import MaskSeeds
 from tasks.secagg.messages import (
+    WHAT,
     Announcement,
     Cohort,
     Consent,
     SumTerms,
     Survivors,
     Terms,
+    What,
 )
 from tasks.secagg.setup import Member, Sign, Verify, signed
 from tasks.secagg.shamir import to_bytes
@@ -48,6 +52,7 @@ class Pledge(Message):
 
     round: int
     attempt: int
+    what: What = "update"
     parameters_sha256: Sha256
     sum_sha256: Sha256
     masked_sha256: Sha256
@@ -61,7 +66,7 @@ class Pledges(Message):
 
 
 def number_of(terms: Terms, sum_: SumTerms) -> int:
-    """Which of the block's keys a sum uses: one for each attempt at each round.
+    """Which of the block's keys a sum uses: one for each attempt at each round and what it adds.
 
     Raises:
         SecureSumError: the block has no keys for this round and attempt.
@@ -72,7 +77,7 @@ def number_of(terms: Terms, sum_: SumTerms) -> int:
             f"round {sum_.round} attempt {sum_.attempt} is outside the setup: rounds {terms.first_round} to "
             f"{terms.first_round + terms.rounds - 1}, {terms.attempts} attempts each. Set up the next block."
         )
-    return offset * terms.attempts + sum_.attempt - 1
+    return (offset * terms.attempts + sum_.attempt - 1) * len(WHAT) + WHAT.index(sum_.what)
 
 
 def mask_seeds(member: Member, pledges: Pledges, sum_: SumTerms) -> MaskSeeds:
@@ -100,6 +105,7 @@ def pledge(member: Member, pledges: Pledges, sum_: SumTerms, masked_sha256: str)
     new = Pledge(
         round=sum_.round,
         attempt=sum_.attempt,
+        what=sum_.what,
         parameters_sha256=sum_.parameters_sha256,
         sum_sha256=sum_.sha256,
         masked_sha256=masked_sha256,
@@ -161,7 +167,7 @@ def _check_new(member: Member, pledges: Pledges, sum_: SumTerms) -> int:
     number = number_of(terms, sum_)
     if (sum_.run, sum_.cohort_sha256) != (terms.run, member.cohort.sha256):
         raise SecureSumError("the sum is for another run or cohort than this site joined")
-    for old in pledges.sums:
+    for old in (pledge for pledge in pledges.sums if pledge.what == sum_.what):
         if (old.round, old.attempt) >= (sum_.round, sum_.attempt):
             raise SecureSumError(
                 f"round {old.round} attempt {old.attempt} is masked; a retry sends the same bytes again, "

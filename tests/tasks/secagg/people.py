@@ -89,12 +89,13 @@ class World:
         for site in self.sites.values():
             site.member = setup.join(site.seat, self.cohort, self.announcements, self.dealings, site.verify)
 
-    def a_sum(self, length=5, round=1, attempt=1, parameters=None):
+    def a_sum(self, length=5, round=1, attempt=1, parameters=None, what="update"):
         return SumTerms(
             run="run-1",
             cohort_sha256=self.cohort.sha256,
             round=round,
             attempt=attempt,
+            what=what,
             parameters_sha256=parameters or f"{round:064x}",
             length=length,
             scale_bits=self.codec.scale_bits,

@@ -375,6 +375,19 @@ def test_no_two_sums_differ_by_one_site():
     assert np.allclose(world.play(values, round=2), np.sum(list(values.values()), axis=0))
 
 
+def test_the_scores_of_a_round_are_a_sum_of_their_own():
+    """Both sums of a round open, under keys of their own; a second one of either is refused."""
+    world = World()
+    values = some_values(world)
+    for what in ("update", "scores"):
+        world.play(values, round=1, what=what)
+    for what in ("update", "scores"):
+        with pytest.raises(SecureSumError):
+            onesum.mask_seeds(
+                world.sites["site-00"].member, world.sites["site-00"].pledges, world.a_sum(attempt=2, what=what)
+            )
+
+
 def test_an_attempt_that_was_left_behind_stays_closed():
     """The hub gives up attempt 1, sums attempt 2, and then comes back with a list of attempt 1."""
     world = World(sites=4)

@@ -178,6 +178,7 @@ def test_no_two_sums_share_a_mask():
     sums = [
         world.a_sum(),
         world.a_sum(attempt=2),
+        world.a_sum(what="scores"),
         world.a_sum(round=2),
         world.a_sum(parameters="f" * 64),
         world.a_sum(length=6),

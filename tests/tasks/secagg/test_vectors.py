@@ -18,6 +18,7 @@ from tests.tasks.secagg.people import World
 
 FOLDER = Path(__file__).parents[2] / "vectors" / "secagg"
 LOST = "site-02"
+NUMBER = 2  # of the keys of the update of round 2: two sums a round
 
 
 def made(bits):
@@ -73,7 +74,7 @@ def test_the_reference_derives_the_same_keys_and_shares(bits):
         secret, announced = bytes.fromhex(secret_hex), v["announcements"][dealer]
         sealing = reference.derive(secret, sha, "sealing")
         assert reference.x25519(sealing, reference.BASE).hex() == announced["sealing_key"]
-        for number in range(2):
+        for number in range(4):
             here = slice(64 * number, 64 * number + 64)
             pair, own = (reference.polynomial(secret, sha, kind, number, 3) for kind in ("pair", "self"))
             public = reference.x25519(pair[0].to_bytes(32, "little"), reference.BASE)
@@ -95,11 +96,11 @@ def test_the_reference_masks_and_opens_to_the_same_sum(bits):
     pairs, own = {}, {}
     for n in names:
         secret = bytes.fromhex(v["run_secrets"][n])
-        pairs[n] = reference.polynomial(secret, v["terms_sha256"], "pair", 1, 3)[0].to_bytes(32, "little")
-        own[n] = reference.polynomial(secret, v["terms_sha256"], "self", 1, 3)[0].to_bytes(32, "little")
+        pairs[n] = reference.polynomial(secret, v["terms_sha256"], "pair", NUMBER, 3)[0].to_bytes(32, "little")
+        own[n] = reference.polynomial(secret, v["terms_sha256"], "self", NUMBER, 3)[0].to_bytes(32, "little")
 
     def pair_mask(i, j, key):
-        public = bytes.fromhex(v["announcements"][j]["pair_keys"][64:128])
+        public = bytes.fromhex(v["announcements"][j]["pair_keys"][64 * NUMBER : 64 * NUMBER + 64])
         agreed = reference.x25519(key, public)
         return reference.mask(reference.derive(agreed, sha, "pair mask", *sorted((i, j))), 5, bits)
 
