@@ -35,10 +35,11 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks.secagg import setup
-from tasks.secagg.fixedpoint import Bits, FixedPoint, word_type
+from tasks.secagg.fixedpoint import FixedPoint, word_type
 from tasks.secagg.keys import MaskSeeds
 from tasks.secagg.masks import masked_chunks, summed_chunks
 from tasks.secagg.messages import Terms, default_threshold
+from tasks.secagg.scale import Bits
 
 BLOCK = 128 * 1024
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from infra.hub import Hub
 from tasks import layout, participation
-from tasks.approval import approved_at
+from tasks.approval import approval_of, approved_at
 from tasks.begin import load_manifest, load_study
 from tasks.commit import load_records
 from tasks.contracts import (
@@ -21,7 +21,6 @@ from tasks.contracts import (
     RunEnd,
     RunManifest,
     SiteRound,
-    approval_sha256,
 )
 from tasks.lease import holder
 
@@ -49,7 +48,7 @@ def waits_for_approval(hub: Hub, manifest: RunManifest) -> list[str]:
     """Sites of a run that is open whose people have not approved what it asks."""
     if hub.read(layout.ended_key(manifest.run), RunEnd) is not None:
         return []
-    wanted = approval_sha256(manifest.study, manifest.study_sha256, manifest.recipe_sha256)
+    wanted = approval_of(hub, manifest)
     return [site for site in load_study(hub, manifest).sites if wanted not in approved_at(hub, site)]
 
 

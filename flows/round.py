@@ -1,4 +1,4 @@
-"""One round: plan, dispatch, collect, aggregate, evaluate, commit, report, register.
+"""One round: plan, seats, dispatch, collect, open, aggregate, evaluate, commit, report, register.
 
 The whole story on one screen. Each verb lives in tasks/ under its own name and
 may be repeated: a round that was interrupted is simply played again, and finds
@@ -21,7 +21,9 @@ from tasks.evaluate import evaluate
 from tasks.plan import plan_round
 from tasks.register import register_all
 from tasks.report import report
+from tasks.seats import take_seats
 from tasks.staleness import carried
+from tasks.sums import open_updates
 
 
 @subflow(name="round", run_name="round {number}")
@@ -31,21 +33,22 @@ def federated_round(hub: Hub, run: str, number: int) -> RoundRecord:
     Raises:
         QuorumError: too few sites delivered; nothing was combined, the run may be resumed.
     """
-    plan = plan_round(hub, run, number)
-    again = partial(ask_again, hub, plan)
+    plan, seats = take_seats(hub, plan_round(hub, run, number))
+    again, keys = partial(ask_again, hub, plan), seats.relayed if seats else None
 
     asked = dict.fromkeys(plan.asked, number)
-    tickets = dispatch(hub, plan, Operation.TRAIN, asked, plan.base_key, plan.base_sha256)
-    collected = collect(hub, plan, tickets, again)
+    tickets = dispatch(hub, plan, Operation.TRAIN, asked, plan.base_key, plan.base_sha256, keys)
+    collected = collect(hub, plan, tickets, again, seats)
+    collected, total = open_updates(hub, plan, seats, collected)
 
-    candidate = aggregate(hub, plan, collected)
+    candidate = aggregate(hub, plan, collected, total)
 
-    tickets = dispatch(hub, plan, Operation.EVALUATE, candidate.rounds, candidate.key, candidate.sha256)
-    evaluated = evaluate(hub, plan, candidate, tickets, again)
+    tickets = dispatch(hub, plan, Operation.EVALUATE, candidate.rounds, candidate.key, candidate.sha256, keys)
+    evaluated = evaluate(hub, plan, candidate, tickets, again, seats)
 
     record = commit(hub, plan, candidate, collected, evaluated)
     report(hub, record)
     with unless_away("MLflow"):
         register_all(hub, plan.study, plan.manifest)
-    sweep(hub, run, number, {*plan.asked, *plan.carried}, carried(plan.study, [record]))
+    sweep(hub, run, number, {*plan.drawn, *plan.carried}, carried(plan.study, [record]))
     return record

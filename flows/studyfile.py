@@ -8,7 +8,7 @@ from infra.errors import FileError
 from infra.yamlfile import load
 from tasks.errors import StudyError
 from tasks.recipes import load_recipe, settings_model
-from tasks.study import Study
+from tasks.study import Study, StudyFile
 
 
 def load_study_file(path: Path) -> Study:
@@ -18,8 +18,8 @@ def load_study_file(path: Path) -> Study:
         FileError: unreadable, or not a study; names each line and its cure.
         StudyError: the recipe is not installed.
     """
-    document = load(path, Study)
-    study = document.value
+    document = load(path, StudyFile)
+    study = document.value.agreed()
     try:
         settings = settings_model(study.recipe)
         if settings is not None:

@@ -66,6 +66,10 @@ class SigningKey:
             .hex()
         )
 
+    def sign(self, data: bytes) -> bytes:
+        """The signature of bytes that begin with a domain of their own, unlike DOMAIN: a protocol inside of ours."""
+        return self._key.sign(data)
+
     def seal(self, message: BaseModel) -> bytes:
         """Sign a message; `message.kind` becomes part of what is signed."""
         body = message.model_dump_json().encode()
@@ -81,6 +85,15 @@ class SigningKey:
             .model_dump_json()
             .encode()
         )
+
+
+def verified(public_key: str, data: bytes, signature: bytes) -> bool:
+    """Whether the holder of a public key (hex) signed these bytes with `sign`."""
+    try:
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key)).verify(signature, data)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
 
 
 def kind_of(message: BaseModel) -> str:

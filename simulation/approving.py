@@ -20,7 +20,10 @@ def approve_everywhere(sites: Iterable[Site], study: Study, proposal: Proposal) 
     for site in sites:
         if site.settings.site in study.sites:
             version = of_study(study, site)
-            _approve(site, version._replace(parameters_bytes=proposal.parameters_bytes, from_hub=True))
+            shown = version._replace(
+                parameters_bytes=proposal.parameters_bytes, members=proposal.members, from_hub=True
+            )
+            _approve(site, shown)
 
 
 def _approve(site: Site, version: Version) -> None:

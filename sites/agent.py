@@ -29,6 +29,7 @@ from sites.notes import end_audit, note_accepted, note_refused
 from sites.outbox import Answer, Outbox
 from sites.progress import ProgressWriter
 from sites.round import Desk, Done, play, settle
+from sites.seats import forget_old_seats
 from sites.settings import Site
 from sites.verify import check_ticket, open_ticket
 from tasks import layout
@@ -75,6 +76,7 @@ class Agent:
         Ledger(site.state, site=name, read_only=True).close()  # a broken chain is said at the start
         self.home = Belonging(site, store, now, lambda: self.gate.closed)
         self.outbox.forget_old()
+        forget_old_seats(site.state)
         self._busy = False
         self._said: tuple[bool, tuple[str, ...]] = (False, ())
         self._list_at = self._presence_at = 0.0
@@ -205,13 +207,14 @@ class Agent:
             update=done.update,
             scores=done.scores,
             refusal=done.refusal,
+            said=done.said,
             first_line_at=done.first_line_at,
             isolation=self.runner.isolation if done.first_line_at is not None else (),
             records=done.records,
             health=concerns(self.site, ticket, self.now()),
             delivered_at=self.now(),
         )
-        answer = Answer.sealed_now(ticket, receipt, self.home.identity, self.home.hub)
+        answer = Answer.sealed_now(ticket, receipt, self.home.identity, self.home.hub, done.bound)
         self.outbox.keep(answer, done.payload)
         settle(answer, self.site, self.home.audit)
         if done.payload is not None and self.gate.lets_out(answer, self.home.approvals):

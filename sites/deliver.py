@@ -118,7 +118,8 @@ class Delivery:
         entry = self._egress.clear(receipt, payload)
         parts = {layout.answer_key(receipt, "receipt.json"): sealed}
         if payload is not None:
-            parts = {layout.answer_key(receipt, "update.safetensors"): payload, **parts}
+            part = "update.masked" if receipt.update and receipt.update.sum_sha256 else "update.safetensors"
+            parts = {layout.answer_key(receipt, part): payload, **parts}
         limit = max(len(payload or b""), MAX_SEALED_BYTES)
         for key, data in parts.items():
             record = partial(self._egress.note, receipt, key, _sha256(data), len(data), entry)

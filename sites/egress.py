@@ -29,13 +29,14 @@ from sites.ledger import Ledger, Row
 from sites.outbox import Outbox
 from sites.payload import form_of, norm, read_tensors
 from sites.policyterms import Policy
-from tasks.contracts import Code, Message, Name, Operation, Receipt, Sha256
+from tasks import layout
+from tasks.contracts import Code, Message, Name, Operation, Receipt, Sha256, Update
 from tasks.errors import ContractError, RefusedError
 from tasks.privacy.events import GaussianEvent
 from tasks.study import Study
 
 FILE = "egress.jsonl"  # in the state folder, beside the audit log
-ANSWERS = ("/receipt.json", "/update.safetensors")  # objects that have a record
+ANSWERS = ("/receipt.json", "/update.safetensors", "/update.masked")  # objects that have a record
 ADAM_STEP = 3.17  # learning rates that a step of Adam moves a number at most: Kingma & Ba 2015, section 2.1
 
 
@@ -125,7 +126,9 @@ class Egress:
         """
         if receipt.update is None or payload is None:
             return None
-        if not is_encrypted(payload):  # else the receipt's digest holds it to what was examined
+        if receipt.update.sum_sha256 is not None:
+            self._check_masked(receipt, receipt.update)
+        elif not is_encrypted(payload):  # else the receipt's digest holds it to what was examined
             read_tensors(payload)
         if receipt.update.spent is None:
             return None
@@ -160,6 +163,19 @@ class Egress:
                 f"{self._state / FILE} cannot be written ({exc.strerror}); nothing leaves without its record. "
                 f"Make room on the disk, or give the agent's user write access."
             ) from exc
+
+    def _check_masked(self, receipt: Receipt, update: Update) -> None:
+        """Raises ContractError: these words are not the ones that this site has bound itself to in their sum."""
+        kept = self._outbox.find(layout.ticket_name(receipt))
+        bound = kept.bound if kept else None
+        if bound is None or (bound.sum.sha256, bound.sum.vector_bytes, bound.pledge.masked_sha256) != (
+            update.sum_sha256,
+            update.payload_bytes,
+            update.payload_sha256,
+        ):
+            raise ContractError(
+                f"a masked vector of round {receipt.round} of {receipt.run} that this site has not made; it is not sent"
+            )
 
     def _pays(self, row: Row, receipt: Receipt) -> bool:
         """True where the entry is this attempt's, or of the attempt that made these very bytes."""

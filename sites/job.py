@@ -3,7 +3,7 @@
 A job is a folder: `job.json` (a model of this module) and perhaps parameters go
 in, `result.json` and perhaps an update come out. The agent writes and reads
 these files and never touches a row; the work is done by survey.py, protect.py,
-train.py and score.py, in a warm child (children.py) or, in a simulation, inline.
+train.py, score.py and mask.py, in a warm child (children.py) or, in a simulation, inline.
 """
 
 from __future__ import annotations
@@ -84,7 +84,21 @@ class ScoreJob(RowsJob):
     decimals: int
 
 
-Job = SurveyJob | PlanJob | TrainJob | ScoreJob
+class MaskJob(_Strict):
+    """Hide a vector for a secure sum. Reads no row."""
+
+    kind: Literal["mask"] = "mask"
+    begin: int = Field(ge=0)  # of the numbers, in bytes
+    type: Literal["<f4", "<f8"]  # of a number
+    bits: Literal[32, 64]  # of a word
+    bound: float
+    sites: int
+    scale_bits: int
+    plus: tuple[str, ...] = Field(repr=False)  # seeds in hex
+    minus: tuple[str, ...] = Field(repr=False)
+
+
+Job = SurveyJob | PlanJob | TrainJob | ScoreJob | MaskJob
 
 
 class Survey(_Strict):
@@ -126,6 +140,10 @@ class Scored(_Strict):
     scores: Scores
 
 
+class Masked(_Strict):
+    kind: Literal["mask"] = "mask"
+
+
 class Refusal(_Strict):
     """`text` is for the site's own log."""
 
@@ -134,12 +152,18 @@ class Refusal(_Strict):
     text: str
 
 
-Result = Survey | Planned | Trained | Scored | Refusal
+Result = Survey | Planned | Trained | Scored | Masked | Refusal
 
 _job: TypeAdapter[Job] = TypeAdapter(Annotated[Job, Field(discriminator="kind")])
 _result: TypeAdapter[Result] = TypeAdapter(Annotated[Result, Field(discriminator="kind")])
 
-WORK = {"survey": "sites.survey", "plan": "sites.protect", "train": "sites.train", "score": "sites.score"}
+WORK = {
+    "survey": "sites.survey",
+    "plan": "sites.protect",
+    "train": "sites.train",
+    "score": "sites.score",
+    "mask": "sites.mask",
+}
 
 
 class Beat(NamedTuple):

@@ -72,6 +72,10 @@ class Mailbox:
             )
         return raw
 
+    def relayed(self, key: str, most_bytes: int) -> bytes | None:
+        """What the hub passes on from other sites, for a secure sum."""
+        return self.store.get(key, most_bytes)
+
     def has_answer(self, ticket: Ticket) -> bool:
         """True where this site's receipt for the ticket lies in the store."""
         return self.store.get(layout.answer_key(ticket, "receipt.json")) is not None

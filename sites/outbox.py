@@ -19,9 +19,19 @@ from infra.errors import FileError
 from infra.identity import Identity, Peer
 from infra.keyfile import sync_folder
 from tasks import layout
-from tasks.contracts import Operation, Receipt, Ticket
+from tasks.contracts import Message, Operation, Receipt, Ticket
+from tasks.secagg.messages import WHAT, SumTerms
+from tasks.secagg.onesum import Pledge, Pledges
 
+PAYLOAD = ".safetensors"  # also of masked words, which are none
 KEEP_DAYS = 90  # an answer older than this is forgotten; the ledger still refuses to train for it again
+
+
+class Bound(Message):
+    """A secure sum that an answer of this site is part of, and what it has bound itself to in it."""
+
+    sum: SumTerms
+    pledge: Pledge
 
 
 class Answer(BaseModel):
@@ -32,20 +42,23 @@ class Answer(BaseModel):
     ticket: Ticket
     receipt: Receipt
     sealed: str  # the receipt's envelope, byte for byte as it is sent
+    bound: Bound | None = None  # what it binds this site to in a secure sum
 
     @property
     def name(self) -> str:
         return layout.ticket_name(self.ticket)
 
     @classmethod
-    def sealed_now(cls, ticket: Ticket, receipt: Receipt, by: Identity, hub: Peer) -> Answer:
+    def sealed_now(
+        cls, ticket: Ticket, receipt: Receipt, by: Identity, hub: Peer, bound: Bound | None = None
+    ) -> Answer:
         """The receipt in its envelope, for the hub and for this site itself."""
         sealed = by.seal(receipt, [hub, by.public], layout.answer_key(receipt, "receipt.json"))
-        return cls(ticket=ticket, receipt=receipt, sealed=sealed.decode())
+        return cls(ticket=ticket, receipt=receipt, sealed=sealed.decode(), bound=bound)
 
     def sealed_by(self, new: Identity, hub: Peer) -> Answer:
         """The same word under this site's new keys."""
-        return Answer.sealed_now(self.ticket, self.receipt, new, hub)
+        return Answer.sealed_now(self.ticket, self.receipt, new, hub, self.bound)
 
 
 class Base(NamedTuple):
@@ -55,11 +68,43 @@ class Base(NamedTuple):
     sha256: str
 
 
+class _Fact(NamedTuple):
+    """What is asked of an answer later on; `subject`: study, parameters, and what was passed on."""
+
+    name: str
+    round: int
+    operation: Operation
+    subject: tuple[str, str, str | None]
+    refused: bool
+    updated: bool
+
+
+class _Run(NamedTuple):
+    """The answers of one run: facts by name, and the secure sums that they are part of, oldest first."""
+
+    facts: dict[str, _Fact]
+    bounds: dict[str, Bound]
+
+    def add(self, answer: Answer) -> None:
+        ticket, receipt = answer.ticket, answer.receipt
+        self.facts[answer.name] = _Fact(
+            answer.name,
+            ticket.round,
+            ticket.operation,
+            _subject(ticket),
+            refused=receipt.refusal is not None,
+            updated=receipt.update is not None,
+        )
+        if answer.bound is not None:
+            self.bounds[answer.bound.sum.sha256] = answer.bound
+
+
 class Outbox:
     """The folder of one site's answers."""
 
     def __init__(self, folder: Path):
         self._folder = folder
+        self._runs: dict[str, _Run] = {}  # read from the folder once: a run has thousands of answers
         folder.mkdir(parents=True, exist_ok=True)
 
     def keep(self, answer: Answer, payload: bytes | None) -> None:
@@ -74,6 +119,8 @@ class Outbox:
         if payload is not None:
             write_durably(self._payload(answer.name), payload)
         write_durably(path, answer.model_dump_json().encode(), folder_too=True)
+        if answer.ticket.run in self._runs:
+            self._runs[answer.ticket.run].add(answer)
         if payload is not None:
             self._drop_payloads(answer.ticket)
 
@@ -87,32 +134,51 @@ class Outbox:
         return path.read_bytes() if answer.receipt.update and path.exists() else None
 
     def update_of(self, ticket: Ticket) -> Answer | None:
-        """An update made before for the same study, round and parameters: sent again, it costs nothing."""
-        for path in sorted(self._folder.glob(f"{ticket.run}/{ticket.round:05d}-*-{Operation.TRAIN}.json")):
-            answer = _read(path)
-            same = (
-                answer.ticket.study_sha256 == ticket.study_sha256
-                and answer.ticket.parameters_sha256 == ticket.parameters_sha256
-            )
-            if same and self.payload(answer) is not None:
-                return answer
+        """A vector made before for the same work on the same parameters: sent again, it costs nothing."""
+        for fact in self._of_round(ticket.run, ticket.round, ticket.operation):
+            if fact.updated and fact.subject == _subject(ticket):
+                answer = _read(self._path(fact.name))
+                if self.payload(answer) is not None:
+                    return answer
         return None
 
-    def answered(self, run: str, round_: int, operation: Operation) -> list[Answer]:
-        """What this site said to the attempts at one operation of a round, refusals left out."""
-        names = sorted(self._folder.glob(f"{run}/{round_:05d}-*-{operation}.json"))
-        return [answer for answer in map(_read, names) if answer.receipt.refusal is None]
+    def answered(self, run: str, round_: int, operation: Operation) -> list[Ticket]:
+        """The tickets for one operation of a round that this site has answered, refusals left out."""
+        facts = self._of_round(run, round_, operation)
+        return [_read(self._path(fact.name)).ticket for fact in facts if not fact.refused]
 
     def studies_of(self, run: str) -> set[str]:
         """Digests of the studies under which this site has answered tickets of a run, refusals left out."""
-        answers = map(_read, sorted(self._folder.glob(f"{run}/*.json")))
-        return {answer.ticket.study_sha256 for answer in answers if answer.receipt.refusal is None}
+        return {fact.subject[0] for fact in self._run(run).facts.values() if not fact.refused}
 
     def bases(self, run: str) -> list[Base]:
         """What this site has trained on in a run, one for each update that it made, oldest round first."""
-        answers = map(_read, sorted(self._folder.glob(f"{run}/*-{Operation.TRAIN}.json")))
-        tickets = (answer.ticket for answer in answers if answer.receipt.update is not None)
-        return [Base(ticket.round, ticket.parameters_sha256) for ticket in tickets]
+        facts = sorted(self._run(run).facts.values())
+        return [
+            Base(fact.round, fact.subject[1])
+            for fact in facts
+            if fact.updated and fact.operation == Operation.TRAIN
+        ]
+
+    def pledges(self, run: str) -> Pledges:
+        """What this site has bound itself to in the secure sums of a run, oldest first."""
+        return Pledges(sums=tuple(bound.pledge for bound in self._run(run).bounds.values()))
+
+    def bound(self, run: str, sum_sha256: str) -> Bound | None:
+        """A secure sum that this site has masked a vector for."""
+        return self._run(run).bounds.get(sum_sha256)
+
+    def _run(self, run: str) -> _Run:
+        if run not in self._runs:
+            known = _Run({}, {})
+            for answer in sorted(map(_read, self._folder.glob(f"{run}/*.json")), key=_order):
+                known.add(answer)
+            self._runs[run] = known
+        return self._runs[run]
+
+    def _of_round(self, run: str, round_: int, operation: Operation) -> list[_Fact]:
+        facts = sorted(self._run(run).facts.values())
+        return [fact for fact in facts if (fact.round, fact.operation) == (round_, operation)]
 
     def trained_since(self, since: float) -> set[tuple[str, int]]:
         """Runs and rounds that were answered with an update of their own since then (seconds since 1970)."""
@@ -144,7 +210,7 @@ class Outbox:
                 path.unlink()
 
     def _drop_payloads(self, ticket: Ticket) -> None:
-        for path in self._folder.glob(f"{ticket.run}/*.safetensors"):
+        for path in self._folder.glob(f"{ticket.run}/*{PAYLOAD}"):
             if path.name < f"{ticket.round:05d}":
                 path.unlink()
 
@@ -152,10 +218,22 @@ class Outbox:
         return self._folder / f"{name}.json"
 
     def _payload(self, name: str) -> Path:
-        return self._folder / f"{name}.safetensors"
+        return self._folder / f"{name}{PAYLOAD}"
 
     def _mark(self, name: str) -> Path:
         return self._folder / f"{name}.delivered"
+
+
+def _subject(ticket: Ticket) -> tuple[str, str, str | None]:
+    return ticket.study_sha256, ticket.parameters_sha256, ticket.relayed_sha256
+
+
+def _order(answer: Answer) -> tuple[int, int, bool, str]:
+    """Of pledges: by round, the update before the scores, what was agreed after what was masked."""
+    bound = answer.bound
+    what = WHAT.index(bound.sum.what) if bound else 0
+    agreed = bound is not None and bound.pledge.survivors_sha256 is not None
+    return answer.ticket.round, what, agreed, answer.name
 
 
 def _read(path: Path) -> Answer:

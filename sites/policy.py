@@ -13,7 +13,7 @@ from typing import NamedTuple
 from sites.deliver import HEADER_SLACK
 from sites.installed import check_recipe
 from sites.job import Cost, Survey
-from sites.outbox import Answer, Base
+from sites.outbox import Base
 from sites.policyterms import Policy
 from sites.settings import SiteSettings, Source
 from sites.votes import Vote
@@ -83,7 +83,7 @@ def _denials(settings: SiteSettings, operation: Operation, study: Study, facts: 
         yield _no(
             Code.POLICY_REFUSED, ("policy", "studies"), f"study {study.name!r} is not among the allowed"
         )
-    if operation not in policy.operations:
+    if operation.work not in policy.operations:
         allowed = ", ".join(policy.operations) or "nothing"
         yield _no(
             Code.POLICY_REFUSED, ("policy", "operations"), f"{operation} is asked, {allowed} is allowed"
@@ -93,7 +93,7 @@ def _denials(settings: SiteSettings, operation: Operation, study: Study, facts: 
         text = f"it is not {hours.begin} to {hours.to} {hours.timezone} on {', '.join(hours.days)}"
         yield _no(Code.OUTSIDE_HOURS, ("policy", "hours"), text)
     most = policy.rounds_per_day
-    if operation == Operation.TRAIN and most is not None and facts.rounds_today >= most:
+    if operation.work == Operation.TRAIN and most is not None and facts.rounds_today >= most:
         text = f"{facts.rounds_today} rounds were trained today, {most} are allowed"
         yield _no(Code.POLICY_REFUSED, ("policy", "rounds_per_day"), text)
     if facts.missing_approval:
@@ -166,7 +166,7 @@ def check_order(ticket: Ticket, bases: Sequence[Base]) -> None:
         raise RefusedError(Code.BAD_TICKET, f"{of} on the parameters of an earlier round")
 
 
-def check_evaluation(ticket: Ticket, trained: Sequence[Answer], evaluated: Sequence[Answer]) -> None:
+def check_evaluation(ticket: Ticket, trained: Sequence[Ticket], evaluated: Sequence[Ticket]) -> None:
     """One model of a round is scored, and only in a round that this site has trained.
 
     Scores carry no noise: asked for often, with parameters made for it, they would tell single records. So
@@ -180,7 +180,7 @@ def check_evaluation(ticket: Ticket, trained: Sequence[Answer], evaluated: Seque
             Code.BAD_TICKET,
             f"an evaluation in round {ticket.round} of {ticket.run}, where nothing was trained",
         )
-    if any(answer.ticket.parameters_sha256 != ticket.parameters_sha256 for answer in evaluated):
+    if any(other.parameters_sha256 != ticket.parameters_sha256 for other in evaluated):
         raise RefusedError(
             Code.BAD_TICKET, f"a second model to score in round {ticket.round} of {ticket.run}"
         )

@@ -18,10 +18,10 @@ from infra.yamlfile import load
 from sites.identity import own_version, pinned_hub
 from sites.settings import Site
 from tasks import layout
-from tasks.contracts import Card, Operation, Proposal, approval_sha256
+from tasks.contracts import WORK, Card, Keys, Operation, Proposal, approval_sha256
 from tasks.errors import ContractError, StudyError
 from tasks.recipes import recipe_sources, sources_sha256
-from tasks.study import Study
+from tasks.study import Study, StudyFile
 
 
 class Version(NamedTuple):
@@ -33,10 +33,13 @@ class Version(NamedTuple):
     operations: tuple[Operation, ...]
     parameters_bytes: int | None  # None: the hub has not said yet
     from_hub: bool  # signed by the hub, and the hub has the same code
+    members: dict[str, Keys]  # whose keys count in its secure sums, as the hub has said
 
     @property
     def approval_sha256(self) -> str:
-        return approval_sha256(self.study.name, self.study.sha256, self.recipe_sha256, self.operations)
+        return approval_sha256(
+            self.study.name, self.study.sha256, self.recipe_sha256, self.operations, self.members
+        )
 
 
 def find(text: str, site: Site) -> Version:
@@ -51,7 +54,7 @@ def find(text: str, site: Site) -> Version:
     """
     path = Path(text)
     if path.suffix in (".yaml", ".yml") or os.path.isfile(path):  # noqa: PTH113 - False for what can be no path
-        return of_study(load(path, Study).value, site)
+        return of_study(load(path, StudyFile).value.agreed(), site)
     settings = site.settings
     hub = pinned_hub(site.state)
     if hub is None:
@@ -81,7 +84,10 @@ def proposed(name: str, site: Site, store: Store, hub: Card) -> Version:
             f"{proposal.recipe_sha256[:12]} (fedrounds {proposal.version}): install the same version on both sides"
         )
     return version._replace(
-        operations=proposal.operations, parameters_bytes=proposal.parameters_bytes, from_hub=True
+        operations=proposal.operations,
+        parameters_bytes=proposal.parameters_bytes,
+        from_hub=True,
+        members=proposal.members,
     )
 
 
@@ -96,9 +102,10 @@ def of_study(study: Study, site: Site) -> Version:
         study=study,
         recipe_sha256=sources_sha256(own_version(), sources),  # of the very bytes that people see
         sources=sources,
-        operations=tuple(Operation),
+        operations=WORK,
         parameters_bytes=None,
         from_hub=False,
+        members={},
     )
 
 

@@ -19,11 +19,12 @@ from sites.approvals import Approvals
 from sites.audit import Audit
 from sites.deliver import HEADER_SLACK
 from sites.egress import examine
+from sites.hiding import Hiding, Masked, hide
 from sites.job import Runner, Scored, ScoreJob, Survey, Trained, TrainJob, Watch
 from sites.ledger import Ledger
 from sites.mailbox import Mailbox
 from sites.notes import note_charged, note_read, note_reserved
-from sites.outbox import Answer, Outbox
+from sites.outbox import Answer, Bound, Outbox
 from sites.policy import (
     Facts,
     approve,
@@ -34,15 +35,17 @@ from sites.policy import (
     check_study,
 )
 from sites.policyterms import Hours
+from sites.seats import Seats
 from sites.settings import Site, Source
 from sites.spending import charge, dataset_of, plan_round, reserve
+from sites.sums import Summing
 from sites.surveys import surveyed
 from sites.verify import open_study
 from sites.votes import Standing, missing_for
 from sites.workplace import Workplace
 from tasks import layout
 from tasks.bands import band, public_units
-from tasks.contracts import Band, Card, Code, Operation, Scores, Spent, Ticket, Update
+from tasks.contracts import WORK, Band, Card, Code, Operation, Scores, Spent, Ticket, Update
 from tasks.privacy.events import GaussianEvent
 from tasks.study import Study
 
@@ -63,11 +66,13 @@ class Desk(NamedTuple):
 
 
 class Done(NamedTuple):
-    """One of: update with its payload, scores, refusal."""
+    """One of: update with its payload, scores, said, refusal; scores also beside a masked update of them."""
 
     update: Update | None = None
     payload: bytes | None = None
     scores: Scores | None = None
+    said: str | None = None
+    bound: Bound | None = None  # what it binds this site to in a secure sum
     refusal: Code | None = None
     first_line_at: float | None = None
     records: Band | None = None  # where the site's file lets it be known
@@ -81,6 +86,7 @@ class Task(NamedTuple):
     source: Source
     given: bytes  # the parameters
     survey: Survey
+    hiding: Hiding | None  # None: the hub sees the answer by itself
 
 
 def play(ticket: Ticket, desk: Desk) -> Done:
@@ -95,6 +101,10 @@ def play(ticket: Ticket, desk: Desk) -> Done:
     source = approve(study, ticket, desk.site.settings, _facts(ticket, desk, standing))
     check_study(ticket, desk.outbox.studies_of(ticket.run))
     check_order(ticket, desk.outbox.bases(ticket.run))
+    summing = _summing(ticket, study, standing, desk)
+    if ticket.operation not in WORK:
+        said = summing.step()
+        return Done(said=said.text, bound=said.bound)
     if ticket.operation == Operation.EVALUATE:
         trained = desk.outbox.answered(ticket.run, ticket.round, Operation.TRAIN)
         check_evaluation(ticket, trained, desk.outbox.answered(ticket.run, ticket.round, Operation.EVALUATE))
@@ -103,12 +113,15 @@ def play(ticket: Ticket, desk: Desk) -> Done:
         return again
     given = _parameters(ticket, desk)
     check_bound(len(given), standing.in_force[study.name])
+    hiding = (
+        hide(summing, ticket, study, given) if study.secure_aggregation.on else None
+    )  # before rows are read
 
     with _workplace(ticket, desk) as workplace:
         survey = surveyed(ticket, study, source, desk.site, workplace, desk.audit)
         check_records(survey, desk.site.settings)
         note_read(desk.audit, ticket, source, survey.records)
-        task = Task(ticket, study, source, given, survey)
+        task = Task(ticket, study, source, given, survey, hiding)
         if ticket.operation == Operation.EVALUATE:
             return _score(task, desk.site, workplace)
         if study.privacy.mode == "none":
@@ -166,12 +179,18 @@ def _workplace(ticket: Ticket, desk: Desk) -> Workplace:
 
 
 def _made_before(ticket: Ticket, outbox: Outbox) -> Done | None:
-    """The update of an earlier attempt at the same round and parameters: sent again, it costs nothing."""
-    answer = outbox.update_of(ticket) if ticket.operation == Operation.TRAIN else None
+    """The vector of an earlier attempt at the same work: the same bytes are sent again, and cost nothing."""
+    answer = outbox.update_of(ticket)
     if answer is None:
         return None
     receipt = answer.receipt
-    return Done(update=receipt.update, payload=outbox.payload(answer), records=receipt.records)
+    return Done(
+        update=receipt.update,
+        payload=outbox.payload(answer),
+        scores=receipt.scores,
+        bound=answer.bound,
+        records=receipt.records,
+    )
 
 
 def _train(
@@ -194,14 +213,26 @@ def _train(
     payload = workplace.update(len(task.given) + HEADER_SLACK)
     batch = event.sample_rate * public_units(task.survey.units) if event else 0.0
     examine(payload, task.given, task.study, event, batch, site.settings.policy)
+    shown = band(task.survey.records) if site.settings.disclosure.records else None
+    if task.hiding is not None:
+        masked = task.hiding.mask(payload, workplace)
+        return _sealed(masked, spent)._replace(first_line_at=trained.began_at, records=shown)
     if desk.hub.agreement_key is not None:  # noised is not masked: whoever reads the store need not see it
         place = layout.update_place(task.ticket.run, task.ticket.round)
         payload = desk.identity.encrypt(payload, desk.hub, place)
-    update = Update(
-        payload_sha256=hashlib.sha256(payload).hexdigest(), payload_bytes=len(payload), spent=spent
-    )
-    shown = band(task.survey.records) if site.settings.disclosure.records else None
+    update = Update(payload_sha256=_sha256(payload), payload_bytes=len(payload), spent=spent)
     return Done(update=update, payload=payload, first_line_at=trained.began_at, records=shown)
+
+
+def _sealed(masked: Masked, spent: Spent | None) -> Done:
+    """A masked vector as an answer. What it binds this site to is kept with it."""
+    update = Update(
+        payload_sha256=masked.bound.pledge.masked_sha256,
+        payload_bytes=len(masked.payload),
+        spent=spent,
+        sum_sha256=masked.bound.sum.sha256,
+    )
+    return Done(update=update, payload=masked.payload, bound=masked.bound)
 
 
 def _score(task: Task, site: Site, workplace: Workplace) -> Done:
@@ -215,4 +246,17 @@ def _score(task: Task, site: Site, workplace: Workplace) -> Done:
         decimals=site.settings.disclosure.decimals,
     )
     scored = workplace.run(job, Scored, task.given)
-    return Done(scores=scored.scores, first_line_at=scored.began_at)
+    if task.hiding is None:
+        return Done(scores=scored.scores, first_line_at=scored.began_at)
+    masked = task.hiding.mask_statistics(scored.scores.statistics, workplace)
+    own = Scores(metrics=scored.scores.metrics) if site.settings.disclosure.own_figures else None
+    return _sealed(masked, None)._replace(scores=own, first_line_at=scored.began_at)
+
+
+def _summing(ticket: Ticket, study: Study, standing: Standing, desk: Desk) -> Summing:
+    vote, seats = standing.in_force[study.name], Seats(desk.site.state, ticket.run)
+    return Summing(ticket, study, vote, desk.identity, desk.mailbox, desk.outbox, seats)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

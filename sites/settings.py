@@ -89,6 +89,9 @@ class Disclosure(_Settings):
 
     min_held_out: int = Field(default=10, ge=1)  # fewer held-out records: no metric leaves
     decimals: int = Field(default=3, ge=0, le=4)
+    own_figures: bool = (
+        False  # under secure aggregation: show them beside the sum; else they always are shown
+    )
     records: bool = False  # let the hub know the number of records in a band, such as 200-999
 
 

@@ -60,7 +60,8 @@ def _check_place(ticket: Ticket) -> None:
             Code.BAD_TICKET,
             f"{key} is no place of parameters {ticket.parameters_sha256[:12]} of {ticket.run}",
         )
-    if after != ticket.round - 1 if ticket.operation == Operation.TRAIN else after < ticket.round:
+    trains = ticket.operation.work == Operation.TRAIN
+    if after != ticket.round - 1 if trains else after < ticket.round:
         raise RefusedError(
             Code.BAD_TICKET, f"{ticket.operation} in round {ticket.round} on parameters after round {after}"
         )

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from sites.policyterms import Approval, Person
-from tasks.contracts import Message, Name, Operation, Sha256, Ticket, approval_sha256
+from tasks.contracts import Keys, Message, Name, Operation, Sha256, Ticket, approval_sha256
 
 
 class Vote(Message):
@@ -21,13 +21,16 @@ class Vote(Message):
     operations: tuple[Operation, ...]
     version: str = Field(max_length=40)  # of fedrounds at this site
     parameters_bytes: int | None = None  # no model of this study is bigger; None: the hub had not said
+    members: dict[Name, Keys] = Field(default_factory=dict)  # whose keys count in secure sums
     person: Person
     account: str = Field(max_length=64)  # the operating system's name of who ran the command
     reason: str = Field(default="", max_length=500)
 
     @property
     def approval_sha256(self) -> str:
-        return approval_sha256(self.study, self.study_sha256, self.recipe_sha256, self.operations)
+        return approval_sha256(
+            self.study, self.study_sha256, self.recipe_sha256, self.operations, self.members
+        )
 
 
 class Standing(NamedTuple):
@@ -119,7 +122,8 @@ def missing_approval(
     vote = standing.in_force.get(study)
     if vote is None:
         wanted = approval_sha256(study, study_sha256, recipe_sha256)
-        voices = standing.voices.get(study, {}).get(wanted, [])
+        versions = standing.voices.get(study, {})
+        voices = versions.get(wanted) or (next(iter(versions.values())) if len(versions) == 1 else [])
         said = (
             f"approved by {', '.join(voices)} only, {rule.required} must" if voices else "not approved here"
         )
@@ -129,7 +133,7 @@ def missing_approval(
         for part, same in {
             "its terms": vote.study_sha256 == study_sha256,
             "its code or the version of fedrounds": vote.recipe_sha256 == recipe_sha256,
-            f"operation {operation}": operation in vote.operations,
+            f"operation {operation}": operation.work in vote.operations,
         }.items()
         if not same
     ]

@@ -91,6 +91,7 @@ def _vote_of(version: Version, verdict: str, person: str, reason: str) -> Vote:
             "operations": version.operations,
             "version": own_version(),
             "parameters_bytes": version.parameters_bytes,
+            "members": version.members,
             "person": person,
             "account": account(),
             "reason": reason,

@@ -40,6 +40,7 @@ HEAVY = (
     "dp_accounting.pld.privacy_loss_distribution",
     "safetensors.numpy",
     "tasks.learning.dp_sgd",
+    "tasks.secagg.masks",
     "sites.sources",
     *WORK.values(),
 )

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from sites.caps import guarded
-from sites.job import PARAMETERS, UPDATE, Job, PlanJob, Result, Runner, Watch, read_result, write_job
+from sites.job import PARAMETERS, UPDATE, Job, MaskJob, PlanJob, Result, Runner, Watch, read_result, write_job
 from sites.plainfile import read_plain
 from sites.policyterms import Caps
 from sites.sandbox.cell import Cell, write_cell
@@ -47,7 +47,7 @@ class Workplace:
         if given is not None:
             (folder / PARAMETERS).write_bytes(given)
         write_job(folder, job)
-        source = () if isinstance(job, PlanJob) else (address(job.source, job.base),)
+        source = () if isinstance(job, PlanJob | MaskJob) else (address(job.source, job.base),)
         write_cell(folder, Cell(state=self._state, readable=source, caps=self._caps))
         self._watch(None)  # whoever must not work now, says so before rows are read
         self._runner.run(folder, guarded(self._watch, self._caps, folder, lambda: self._runner.working))
@@ -56,6 +56,6 @@ class Workplace:
             raise RefusedError(Code.TRAINING_FAILED, f"a {job.kind} job answered as if it were another")
         return result
 
-    def update(self, most_bytes: int) -> bytes:
-        """What the training job has written. Raises RefusedError: it is no plain file of that size at most."""
-        return read_plain(self._folder / "train" / UPDATE, most_bytes)
+    def update(self, most_bytes: int, job: str = "train") -> bytes:
+        """What a job has written. Raises RefusedError: it is no plain file of that size at most."""
+        return read_plain(self._folder / job / UPDATE, most_bytes)

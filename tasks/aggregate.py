@@ -18,11 +18,13 @@ from infra.orchestrator import step
 from tasks import layout, parameters
 from tasks.aggregation import rule
 from tasks.collect import HEADER_SLACK, Collected, load_parameters, load_update
+from tasks.contracts import Summed
 from tasks.errors import AggregationError, ContractError, QuorumError
 from tasks.follow import Answer
 from tasks.parameters import Parameters
 from tasks.plan import RoundPlan
 from tasks.staleness import weight
+from tasks.sums import Total, mean_of
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,7 @@ class Candidate(NamedTuple):
     sha256: str
     rounds: dict[str, int]  # the sites whose update is in it, and the round that they trained in last
     folded: dict[str, int]  # late updates that are in it, and by how many rounds
+    summed: Summed | None  # how they were added; None: each by itself
     began_at: float  # by the hub's clock, when all updates had been checked
     at: float  # and when it was published
 
@@ -43,8 +46,8 @@ class Candidate(NamedTuple):
 
 
 @step(name="aggregate")
-def aggregate(hub: Hub, plan: RoundPlan, collected: Collected) -> Candidate:
-    """New parameters = base + the rule's combination of the delivered updates.
+def aggregate(hub: Hub, plan: RoundPlan, collected: Collected, total: Total | None = None) -> Candidate:
+    """New parameters = base + the rule's combination of the delivered updates; with `total`, + the mean of its sum.
 
     A late update is scaled by its staleness weight before the rule sees it, and counts as one among the
     others: it is damped, not weighed up by those on time.
@@ -56,7 +59,11 @@ def aggregate(hub: Hub, plan: RoundPlan, collected: Collected) -> Candidate:
     began_at, taken = hub.now(), list[Answer]()
     raw = load_parameters(hub, plan.manifest, plan.base_key, plan.base_sha256)
     base, most_bytes = parameters.from_bytes(raw), len(raw) + HEADER_SLACK
-    combined = rule(plan.study.aggregation)(_updates(hub, plan, collected, most_bytes, taken))
+    if total is not None:
+        taken.extend(collected.answers[site] for site in total.sites)
+        combined = mean_of(total, base)
+    else:
+        combined = rule(plan.study.aggregation)(_updates(hub, plan, collected, most_bytes, taken))
     if sum(collected.answers.get(answer.site) is answer for answer in taken) < plan.study.quorum:
         raise QuorumError(
             f"round {plan.round}: {len(taken)} updates are still what they were when they were checked, the quorum "
@@ -73,7 +80,7 @@ def aggregate(hub: Hub, plan: RoundPlan, collected: Collected) -> Candidate:
     hub.store.put_if_absent(key, raw)
     rounds = {a.site: a.ticket.round for a in taken}  # in order: the last word of a site counts
     folded = {a.site: plan.round - a.ticket.round for a in taken if a.ticket.round < plan.round}
-    return Candidate(key, digest, rounds, folded, began_at, hub.now())
+    return Candidate(key, digest, rounds, folded, total.summed if total else None, began_at, hub.now())
 
 
 def _updates(

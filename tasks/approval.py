@@ -9,33 +9,50 @@ from __future__ import annotations
 from infra.errors import SealError
 from infra.hub import Hub
 from tasks import layout
-from tasks.contracts import Presence, Proposal, Ticket, approval_sha256
+from tasks.contracts import Presence, Proposal, RunManifest, Ticket, approval_sha256
 from tasks.registry import site_card
 from tasks.sealed import open_from_site
 from tasks.study import Study
 
 
-def approved_at(hub: Hub, site: str) -> frozenset[str]:
-    """What the site's last sign of life says is approved there; empty where there is none."""
+def presence_of(hub: Hub, site: str) -> Presence | None:
+    """The site's last sign of life; None where there is none that it has signed."""
     key = layout.presence_key(site)
     raw = hub.store.get(key)
-    presence = open_from_site(hub, raw, Presence, site_card(hub, site), key) if raw else None
+    return open_from_site(hub, raw, Presence, site_card(hub, site), key) if raw else None
+
+
+def approved_at(hub: Hub, site: str) -> frozenset[str]:
+    """What the site's last sign of life says is approved there; empty where there is none."""
+    presence = presence_of(hub, site)
     return frozenset(presence.approved) if presence else frozenset()
+
+
+def proposed(hub: Hub, study: str) -> Proposal | None:
+    """The version of a study that sites were asked to approve last."""
+    return hub.read(layout.proposal_key(study), Proposal)
+
+
+def approval_of(hub: Hub, asked: Ticket | RunManifest) -> str:
+    """The hash that a site's people must have approved for a ticket or a run."""
+    proposal = proposed(hub, asked.study)
+    if proposal and (proposal.study_sha256, proposal.recipe_sha256) == (
+        asked.study_sha256,
+        asked.recipe_sha256,
+    ):
+        return proposal.approval_sha256
+    return approval_sha256(asked.study, asked.study_sha256, asked.recipe_sha256)
 
 
 def is_approved(hub: Hub, ticket: Ticket) -> bool:
     """True where the site's last sign of life says that its people have approved what a ticket asks."""
-    return approval_of(ticket) in approved_at(hub, ticket.site)
+    return approval_of(hub, ticket) in approved_at(hub, ticket.site)
 
 
-def approval_of(ticket: Ticket) -> str:
-    return approval_sha256(ticket.study, ticket.study_sha256, ticket.recipe_sha256)
-
-
-def who_waits(ticket: Ticket) -> str:
+def who_waits(hub: Hub, ticket: Ticket) -> str:
     """One sentence for an operator: what is missing, and who can give it."""
     return (
-        f"the people of {ticket.site} have not approved study {ticket.study} ({approval_of(ticket)[:12]}); "
+        f"the people of {ticket.site} have not approved study {ticket.study} ({approval_of(hub, ticket)[:12]}); "
         f"there: fedrounds-site review {ticket.study}"
     )
 

@@ -16,12 +16,15 @@ from infra.orchestrator import Outcome, emit, gather, timed
 from infra.sealing import encrypted_bytes, is_encrypted
 from tasks import layout, parameters
 from tasks.approval import who_waits
-from tasks.contracts import Code, Paused, RunManifest, SiteRound, Ticket
-from tasks.errors import ContractError, QuorumError
+from tasks.contracts import Code, RunManifest, SiteRound, Ticket
+from tasks.errors import ContractError
 from tasks.follow import Again, Answer, Follower, never
+from tasks.masked import check_masked, update_sum
 from tasks.parameters import Parameters
 from tasks.plan import RoundPlan
+from tasks.quorum import too_few
 from tasks.registry import site_card
+from tasks.seats import Seats
 from tasks.waiting import Waiting
 
 HEADER_SLACK = (
@@ -45,14 +48,19 @@ class Collected(NamedTuple):
         return sorted(good, key=lambda a: (a.site, a.ticket.round))
 
 
-def collect(hub: Hub, plan: RoundPlan, tickets: dict[str, Ticket], again: Again = never) -> Collected:
+def collect(
+    hub: Hub, plan: RoundPlan, tickets: dict[str, Ticket], again: Again = never, seats: Seats | None = None
+) -> Collected:
     """Follow all sites until each has answered, enough have, or time is over; `again` asks those whose job failed.
+
+    With `seats` updates are masked, and are looked at by their size and digest alone.
 
     Raises:
         QuorumError: fewer verified updates than the study's quorum; nothing is combined.
     """
     raw = load_parameters(hub, plan.manifest, plan.base_key, plan.base_sha256)
     base, most_bytes = parameters.from_bytes(raw), len(raw) + HEADER_SLACK
+    sum_ = update_sum(plan, seats, base) if seats else None
     waiting = Waiting(plan.study.quorum, plan.enough, plan.study.grace)
     if plan.study.asynchronous:
         tickets = tickets | plan.carried
@@ -64,10 +72,10 @@ def collect(hub: Hub, plan: RoundPlan, tickets: dict[str, Ticket], again: Again 
         answer = followers[site].look()
         if answer is None:
             return None
-        answer = check_update(hub, answer, base, most_bytes)
+        answer = check_masked(hub, sum_, answer) if sum_ else check_update(hub, answer, base, most_bytes)
         if answer.ok and answer.known_at is not None:
             waiting.delivered(answer.known_at - answer.ticket.issued_at, answer.known_at)
-        return _outcome(plan, answer)
+        return _outcome(hub, plan, answer)
 
     with timed("collect"):
         gathered = gather(
@@ -94,26 +102,11 @@ def _late(hub: Hub, plan: RoundPlan, base: Parameters, most_bytes: int) -> dict[
 
 def _check_quorum(hub: Hub, plan: RoundPlan, answers: dict[str, Answer]) -> None:
     delivered = sum(a.ok for a in answers.values())
-    if delivered >= plan.study.quorum:
-        return
-    missing = {a.site: a.code for a in answers.values() if a.code} | plan.left_out
-    paused = Paused(
-        run=plan.manifest.run,
-        round=plan.round,
-        delivered=delivered,
-        quorum=plan.study.quorum,
-        missing=dict(sorted(missing.items())),
-        at=hub.now(),
-    )
-    hub.write(layout.paused_key(paused.run), paused)
-    reasons = {site: str(code) for site, code in paused.missing.items()}
-    reasons |= {a.site: _reason(a) for a in answers.values() if a.code}
-    why = ", ".join(f"{site}: {reason}" for site, reason in sorted(reasons.items()))
-    raise QuorumError(
-        f"round {plan.round}: {delivered} of {len(plan.study.sites)} sites delivered, the quorum is "
-        f"{plan.study.quorum} ({why}). Nothing was combined. When the sites are back: "
-        f"fedrounds run resume {plan.manifest.run}"
-    )
+    if delivered < plan.study.quorum:
+        missing = {a.site: a.code for a in answers.values() if a.code}
+        raise too_few(
+            hub, plan, delivered, missing, {a.site: _reason(hub, a) for a in answers.values() if a.code}
+        )
 
 
 def check_update(hub: Hub, answer: Answer, base: Parameters, most_bytes: int) -> Answer:
@@ -205,7 +198,7 @@ def site_round(answer: Answer) -> SiteRound:
     )
 
 
-def _outcome(plan: RoundPlan, answer: Answer) -> Outcome[Answer]:
+def _outcome(hub: Hub, plan: RoundPlan, answer: Answer) -> Outcome[Answer]:
     about = {"run": plan.manifest.run, "round": plan.round, "site": answer.site}
     if answer.ok:
         emit("fedrounds.site.delivered", site=answer.site, payload=about)
@@ -216,11 +209,13 @@ def _outcome(plan: RoundPlan, answer: Answer) -> Outcome[Answer]:
         return Outcome(answer, ok=True, state="Working", message="works on for a later round")
     emit("fedrounds.site.refused", site=answer.site, payload={**about, "code": str(answer.code)})
     state = "Refused" if answer.receipt is not None and answer.receipt.refusal else "Missing"
-    return Outcome(answer, ok=False, state=state, message=_reason(answer))
+    return Outcome(answer, ok=False, state=state, message=_reason(hub, answer))
 
 
-def _reason(answer: Answer) -> str:
+def _reason(hub: Hub, answer: Answer) -> str:
     """The code, and where people must act, who and where."""
     return (
-        f"{answer.code}: {who_waits(answer.ticket)}" if answer.code == Code.NOT_APPROVED else str(answer.code)
+        f"{answer.code}: {who_waits(hub, answer.ticket)}"
+        if answer.code == Code.NOT_APPROVED
+        else str(answer.code)
     )

@@ -51,6 +51,7 @@ def commit(
         cohort=candidate.cohort,
         drawn=plan.drawn,
         folded=candidate.folded,
+        summed=candidate.summed,
         working=collected.working,
         sites=dict(sorted(sites.items())),
         metrics=evaluated.pooled,

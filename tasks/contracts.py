@@ -9,7 +9,9 @@ is layout.py's; the study that both sides agreed on is in study.py.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -24,6 +26,11 @@ Epsilon = Annotated[float, Field(ge=0, le=1e9)]
 Delta = Annotated[float, Field(ge=0, lt=1)]
 
 
+def _empty(value: object) -> bool:
+    """A field that the version before does not know is not written where it says nothing."""
+    return value is None or value == {}
+
+
 class Message(BaseModel):
     """Base of everything that crosses a border: frozen, closed, finite."""
 
@@ -35,6 +42,24 @@ class Operation(StrEnum):
 
     TRAIN = "train"
     EVALUATE = "evaluate"
+    # steps of a secure sum (secagg/): they read no row
+    ANNOUNCE = "announce"  # show public keys for some rounds
+    DEAL = "deal"  # share the secrets behind them among the other sites
+    AGREE = "agree"  # sign the list of sites whose updates are added
+    OPEN = "open"  # give the shares that open this one sum
+    AGREE_SCORES = "agree_scores"  # the same two for the figures of the round
+    OPEN_SCORES = "open_scores"
+
+    @property
+    def work(self) -> Operation:
+        """What people allow and approve, of which this is a step: one of WORK."""
+        if self in (Operation.AGREE_SCORES, Operation.OPEN_SCORES):
+            return Operation.EVALUATE
+        return self if self == Operation.EVALUATE else Operation.TRAIN
+
+
+WORK = (Operation.TRAIN, Operation.EVALUATE)
+"""What people allow and approve; the other operations are steps of these."""
 
 
 class Code(StrEnum):
@@ -58,7 +83,9 @@ class Code(StrEnum):
     CANCELLED = "cancelled"  # the hub has taken the run back
     POLICY_REFUSED = "policy_refused"  # another rule of the site's policy
     NOT_APPROVED = "not_approved"  # the site's people have not approved this study at this hash
+    SUM_REFUSED = "sum_refused"  # a step of a secure sum that would be unsafe, or the site has no keys for it
     # found by the hub
+    NO_SEAT = "no_seat"  # was away when keys for the secure sums of this round were made
     PAUSED_BY_HUB = "paused_by_hub"  # the operator paused the site's work pool
     COOLING_DOWN = "cooling_down"  # failed in several rounds in a row; asked again after a pause
     TOO_LATE = "too_late"  # enough others had delivered, and the study's grace was over
@@ -90,6 +117,8 @@ Concern = Literal[
     "doctor_skipped",  # the agent was started without one
 ]
 """What a site's doctor, in its short form, finds amiss before a round. Closed: no other text leaves a site."""
+
+MOST_SAID_BYTES = 140_000  # in a seal, twice encrypted and twice in base64, it has a little less than 512 KiB
 
 SILENT_S = 40.0  # a living agent shows itself every twelve seconds; three of them missed are a sign
 
@@ -132,11 +161,23 @@ class Presence(Message):
     approved: tuple[Sha256, ...] = Field(default=(), max_length=200)  # approval_sha256 of what may run there
 
 
+class Keys(Message):
+    """The public halves of a site's two keys; its six words stand for them."""
+
+    public_key: PublicKey
+    agreement_key: PublicKey
+
+
 def approval_sha256(
-    study: str, study_sha256: str, recipe_sha256: str, operations: tuple[Operation, ...] = tuple(Operation)
+    study: str,
+    study_sha256: str,
+    recipe_sha256: str,
+    operations: tuple[Operation, ...] = WORK,
+    members: Mapping[str, Keys] = MappingProxyType({}),
 ) -> str:
-    """What an approval is of: one digest over terms, code (fedrounds' version is in it) and operations."""
-    words = ("approval", study, study_sha256, recipe_sha256, *sorted(operations))
+    """What an approval is of: one digest over terms, code (fedrounds' version is in it), operations and members."""
+    words = ["approval", study, study_sha256, recipe_sha256, *sorted(operations)]
+    words += [f"{name} {keys.public_key} {keys.agreement_key}" for name, keys in sorted(members.items())]
     return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 
@@ -151,10 +192,13 @@ class Proposal(Message):
     version: str = Field(max_length=40)  # of the hub's fedrounds
     parameters_bytes: int = Field(ge=1, le=2**40)  # of the model, in every round; bounds each update
     proposed_at: float
+    members: dict[Name, Keys] = Field(default_factory=dict, exclude_if=_empty)  # whom secure sums are between
 
     @property
     def approval_sha256(self) -> str:
-        return approval_sha256(self.study, self.study_sha256, self.recipe_sha256, self.operations)
+        return approval_sha256(
+            self.study, self.study_sha256, self.recipe_sha256, self.operations, self.members
+        )
 
 
 class RunManifest(Message):
@@ -185,6 +229,10 @@ class Ticket(Message):
     operation: Operation
     parameters_key: str = Field(max_length=300)
     parameters_sha256: Sha256
+    relayed_key: str | None = Field(
+        default=None, max_length=300, exclude_if=_empty
+    )  # of a secure sum: what the
+    relayed_sha256: Sha256 | None = Field(default=None, exclude_if=_empty)  # hub passes on from all sites
     nonce: str = Field(pattern=r"^[0-9a-f]{32}$")
     issued_at: float
     expires_at: float
@@ -227,7 +275,13 @@ class Update(Message):
 
     payload_sha256: Sha256
     payload_bytes: int = Field(ge=1, le=2**40)
-    spent: Spent | None  # None only in privacy mode none
+    spent: Spent | None  # None only in privacy mode none, and where it is of scores
+    sum_sha256: Sha256 | None = Field(
+        default=None, exclude_if=_empty
+    )  # masked, for this secure sum (secagg/)
+
+
+STATISTICS = 1027
 
 
 class Scores(Message):
@@ -239,11 +293,14 @@ class Scores(Message):
     """
 
     metrics: Metrics
-    statistics: tuple[int, ...] | None = Field(default=None, max_length=2048)
+    statistics: tuple[int, ...] | None = Field(default=None, max_length=2048)  # STATISTICS whole numbers
 
 
 class Receipt(Message):
-    """A site's final, signed word on one ticket: exactly one of update, scores, refusal."""
+    """A site's final, signed word on one ticket: exactly one of update, scores, refusal, said.
+
+    A masked evaluation is an update, and scores beside it where the site shows its own figures.
+    """
 
     kind: Literal["receipt"] = "receipt"
     protocol: int = PROTOCOL
@@ -256,6 +313,9 @@ class Receipt(Message):
     update: Update | None = None
     scores: Scores | None = None
     refusal: Code | None = None
+    said: str | None = Field(
+        default=None, max_length=MOST_SAID_BYTES, exclude_if=_empty
+    )  # its part in a secure sum
     first_line_at: float | None = None  # the site's clock when the training child began
     isolation: tuple[Isolation, ...] = Field(default=(), max_length=16)  # said by the site, not proven
     records: Band | None = None  # with an update, where the site's file lets it be known
@@ -296,6 +356,15 @@ class Phases(Message):
     evaluate: float = Field(ge=0)
 
 
+class Summed(Message):
+    """How a round's updates were added without anybody seeing one."""
+
+    survivors_sha256: Sha256  # the list of sites that `threshold` of them have signed
+    sites: int = Field(ge=3)  # with keys for this sum
+    threshold: int = Field(ge=2)
+    bits: Literal[32, 64]
+
+
 class RoundRecord(Message):
     """One committed round: the truth that MLflow and Prefect show."""
 
@@ -306,6 +375,7 @@ class RoundRecord(Message):
     cohort: tuple[Name, ...]  # sites whose update is in the new parameters
     drawn: tuple[Name, ...] = ()  # drawn from seed, run and round (selection.py), before anybody was asked
     folded: dict[Name, int] = Field(default_factory=dict)  # late updates in it, and by how many rounds
+    summed: Summed | None = Field(default=None, exclude_if=_empty)  # None: the hub had each update by itself
     working: dict[Name, int] = Field(default_factory=dict)  # asynchronous: who works on, since which round
     sites: dict[Name, SiteRound]  # every site that was asked, or that a pause or its failures kept out
     metrics: Metrics  # pooled over the held-out records of all sites that answered

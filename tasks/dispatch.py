@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from infra.hub import Hub
 from infra.orchestrator import step
@@ -19,6 +20,7 @@ from tasks.contracts import PROTOCOL, Code, Operation, Receipt, Ticket
 from tasks.lease import keep
 from tasks.plan import RoundPlan
 from tasks.registry import site_card
+from tasks.relay import Relayed
 from tasks.sealed import open_from_site
 from tasks.tickets import last_ticket, read_ticket
 
@@ -26,15 +28,36 @@ ATTEMPTS = 3  # of one site in one round; each costs the site a debit of its own
 WORTH_A_RETRY = frozenset({Code.TRAINING_FAILED, Code.NOT_APPROVED})  # any other refusal would come again
 
 
+class Subject(NamedTuple):
+    """What a ticket asks, and about what."""
+
+    operation: Operation
+    key: str  # of the parameters
+    sha256: str
+    relayed: Relayed | None
+
+    def is_of(self, ticket: Ticket) -> bool:
+        relayed = self.relayed.sha256 if self.relayed else None
+        return (ticket.parameters_sha256, ticket.relayed_sha256) == (self.sha256, relayed)
+
+
 @step(name="dispatch")
 def dispatch(
-    hub: Hub, plan: RoundPlan, operation: Operation, sites: Mapping[str, int], key: str, sha256: str
+    hub: Hub,
+    plan: RoundPlan,
+    operation: Operation,
+    sites: Mapping[str, int],
+    key: str,
+    sha256: str,
+    relayed: Relayed | None = None,
 ) -> dict[str, Ticket]:
     """Ask each of `sites` for `operation` on the parameters under `key`; returns the tickets by site.
 
     A site stands with the round that its ticket is of: an earlier one where its late update was used.
+    `relayed` is what the hub passes on for a secure sum.
     """
-    tickets = {site: _ticket(hub, plan, operation, site, of, key, sha256) for site, of in sites.items()}
+    subject = Subject(operation, key, sha256, relayed)
+    tickets = {site: _ticket(hub, plan, site, of, subject) for site, of in sites.items()}
     for site in sites:
         ring(hub, site)
     return tickets
@@ -87,11 +110,10 @@ def _anew(hub: Hub, ticket: Ticket) -> Ticket:
     )
 
 
-def _ticket(
-    hub: Hub, plan: RoundPlan, operation: Operation, site: str, of: int, key: str, sha256: str
-) -> Ticket:
-    last = last_ticket(hub, plan.manifest.run, site, of, operation)
-    if last is not None and last.parameters_sha256 == sha256 and _still_good(hub, last):
+def _ticket(hub: Hub, plan: RoundPlan, site: str, of: int, subject: Subject) -> Ticket:
+    last = last_ticket(hub, plan.manifest.run, site, of, subject.operation)
+    relayed = subject.relayed
+    if last is not None and subject.is_of(last) and _still_good(hub, last):
         return last
     card = site_card(hub, site)
     ticket = Ticket(
@@ -103,9 +125,11 @@ def _ticket(
         site=site,
         round=of,
         attempt=1 if last is None else last.attempt + 1,
-        operation=operation,
-        parameters_key=key,
-        parameters_sha256=sha256,
+        operation=subject.operation,
+        parameters_key=subject.key,
+        parameters_sha256=subject.sha256,
+        relayed_key=relayed.key if relayed else None,
+        relayed_sha256=relayed.sha256 if relayed else None,
         nonce=secrets.token_hex(16),
         issued_at=hub.now(),
         expires_at=hub.now() + plan.study.deadline_s,

@@ -6,16 +6,25 @@ would double the round. Pooling is a sum (tasks/metrics.py); the hub sees no rec
 
 from __future__ import annotations
 
+import logging
 from typing import NamedTuple
+
+import numpy as np
 
 from infra.hub import Hub
 from infra.orchestrator import step
 from tasks import metrics
 from tasks.aggregate import Candidate
-from tasks.contracts import Metrics, Scores, Ticket
+from tasks.contracts import STATISTICS, Metrics, Scores, Ticket
+from tasks.errors import QuorumError
 from tasks.follow import Again, Answer, Follower, follow_all, never
+from tasks.masked import check_masked
 from tasks.plan import RoundPlan
+from tasks.seats import Seats
+from tasks.sums import add_up
 from tasks.waiting import Waiting
+
+log = logging.getLogger(__name__)
 
 
 class Evaluated(NamedTuple):
@@ -28,9 +37,18 @@ class Evaluated(NamedTuple):
 
 @step(name="evaluate")
 def evaluate(
-    hub: Hub, plan: RoundPlan, candidate: Candidate, tickets: dict[str, Ticket], again: Again = never
+    hub: Hub,
+    plan: RoundPlan,
+    candidate: Candidate,
+    tickets: dict[str, Ticket],
+    again: Again = never,
+    seats: Seats | None = None,
 ) -> Evaluated:
-    """Wait for the scores of one candidate, as long as for the updates; sites that stay silent are left out."""
+    """Wait for the scores of one candidate, as long as for the updates; sites that stay silent are left out.
+
+    With `seats` the hub sees the sum of the sites' statistics alone, and own figures of those that show them. It
+    pools nothing where too few sites are there to open the sum.
+    """
     waiting = Waiting(plan.study.quorum, grace=plan.study.grace)
     followers = [Follower(hub, tickets[site], again, waiting) for site in candidate.cohort]
 
@@ -41,7 +59,23 @@ def evaluate(
     answers = follow_all(hub, followers, heard)
     scores = {a.site: a.receipt.scores for a in answers if a.ok and a.receipt and a.receipt.scores}
     own = {site: s.metrics for site, s in scores.items()}
-    return Evaluated(_pool(list(scores.values())), own, hub.now())
+    pooled = _sum(hub, plan, candidate, seats, answers) if seats else _pool(list(scores.values()))
+    return Evaluated(pooled, own, hub.now())
+
+
+def _sum(hub: Hub, plan: RoundPlan, candidate: Candidate, seats: Seats, answers: list[Answer]) -> Metrics:
+    """The figures of the sites' statistics, of which only the sum is opened."""
+    sum_ = plan.study.secure_aggregation.sum_of(
+        seats.dealt.cohort, plan.round, "scores", candidate.sha256, STATISTICS
+    )
+    good = {a.site: a for a in (check_masked(hub, sum_, answer) for answer in answers) if a.ok}
+    try:
+        total = add_up(hub, plan, seats, sum_, good, (candidate.key, candidate.sha256))
+    except QuorumError as exc:
+        log.warning("no pooled figures: %s", str(exc).partition(" Nothing")[0])
+        return Metrics()
+    statistics = tuple(total.words.astype(np.int64).tolist())
+    return metrics.metrics(statistics) if metrics.is_well_formed(statistics) else Metrics()
 
 
 def _pool(scores: list[Scores]) -> Metrics:

@@ -92,6 +92,10 @@ class Follower:
         keep_going(hub, ticket.run)
         return None
 
+    def give_up(self) -> Answer:
+        """The end of following a site that gives no sign, where the others need not wait for it."""
+        return self._missing(Code.NO_ANSWER)
+
     def _wait_for_people(self, refused: Answer) -> Answer | None:
         """Ask again as soon as the site shows the approval; its refusal, where nobody waits for it any more."""
         hub, ticket, now = self._hub, refused.ticket, self._hub.now()
@@ -113,7 +117,7 @@ class Follower:
         if answer.code == Code.NOT_APPROVED and answer.receipt is not None:
             if not self._for_people or answer.ticket.attempt >= MOST_ASKED:
                 return answer
-            show("Waiting for approval", who_waits(answer.ticket))
+            show("Waiting for approval", who_waits(self._hub, answer.ticket))
             self._unapproved = answer
             return None
         return self._ask_again(answer)
@@ -176,13 +180,22 @@ def _open_receipt(hub: Hub, ticket: Ticket, raw: bytes) -> Answer:
 
 
 def _fits(receipt: Receipt, ticket: Ticket) -> bool:
-    """True where the receipt answers this very ticket with exactly one of update, scores, refusal."""
-    said = [receipt.update is not None, receipt.scores is not None, receipt.refusal is not None]
-    wanted = receipt.update if ticket.operation == Operation.TRAIN else receipt.scores
+    """True where the receipt answers this very ticket, with what was asked or with a refusal, and not with both."""
+    masked = ticket.relayed_sha256 is not None
+    parts = {
+        "update": receipt.update,
+        "scores": receipt.scores,
+        "said": receipt.said,
+        "refusal": receipt.refusal,
+    }
+    if ticket.operation == Operation.EVALUATE and masked and receipt.update is not None:
+        parts.pop("scores")  # own figures that the site shows beside
+    wanted = {Operation.TRAIN: "update", Operation.EVALUATE: "update" if masked else "scores"}
+    given = {name for name, part in parts.items() if part is not None}
     return (
         receipt.ticket_sha256 == ticket.sha256
         and (receipt.run, receipt.round, receipt.attempt) == (ticket.run, ticket.round, ticket.attempt)
         and receipt.operation == ticket.operation
-        and sum(said) == 1
-        and (wanted is not None or receipt.refusal is not None)
+        and len(given) == 1
+        and given <= {wanted.get(ticket.operation, "said"), "refusal"}
     )

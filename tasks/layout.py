@@ -43,6 +43,15 @@ def round_of_parameters(key: str) -> int | None:
     return int(found[1]) if found else None
 
 
+def sums_prefix(run: str) -> str:
+    return f"shared/runs/{run}/sums/"
+
+
+def sum_key(run: str, round_: int, part: str, sha256: str) -> str:
+    """What the hub passes on for secure sums in a round; `part` says which step it is for."""
+    return f"{sums_prefix(run)}{round_:05d}-{part}-{sha256[:16]}.json"
+
+
 def inbox(site: str) -> str:
     return f"sites/{site}/in/tickets/"
 
@@ -98,7 +107,7 @@ def update_place(run: str, round_: int) -> str:
 
 
 def answer_key(ticket: Ticket | Receipt, part: str) -> str:
-    """part: progress.json, receipt.json or update.safetensors."""
+    """part: progress.json, receipt.json, update.safetensors, or update.masked where it is for a secure sum."""
     return f"sites/{ticket.site}/out/{ticket_name(ticket)}/{part}"
 
 
@@ -159,6 +168,11 @@ def commit_prefix(run: str) -> str:
 
 def commit_key(run: str, round_: int) -> str:
     return f"{commit_prefix(run)}{round_:05d}.json"
+
+
+def relayed_key(run: str, round_: int, part: str) -> str:
+    """Which of those counts: written once."""
+    return f"hub/runs/{run}/sums/{round_:05d}-{part}.json"
 
 
 def ended_key(run: str) -> str:

@@ -21,14 +21,14 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.contracts import Metrics
+from tasks.contracts import STATISTICS, Metrics
 from tasks.errors import ContractError
 
-BINS = 512  # even, so that 0.5 is an edge
+BINS = (STATISTICS - 3) // 2  # 512: even, so that 0.5 is an edge
 SMALL = 1e-3  # in logit
 CLIP = 1e-7  # scores nearer to 0 or 1 count as this near: bounds one record's loss by 16.1
 LOSS_UNITS = 1_000_000
-LENGTH = 3 + 2 * BINS
+LENGTH = STATISTICS
 _FARTHEST = float(np.log((1 - CLIP) / CLIP))
 _MOST = 2**53  # above any number of records; beyond it floats are not exact
 

@@ -10,8 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 from infra.hub import Hub
 from tasks import layout, parameters
-from tasks.contracts import Operation, Proposal
+from tasks.contracts import WORK, Keys, Proposal
 from tasks.recipes import load_recipe, recipe_sha256
+from tasks.registry import site_card
 from tasks.study import Study
 
 
@@ -26,10 +27,11 @@ def propose(hub: Hub, study: Study) -> Proposal:
         study=study.name,
         study_sha256=study.sha256,
         recipe_sha256=recipe_sha256(study.recipe),
-        operations=tuple(Operation),
+        operations=WORK,
         version=_own_version(),
         parameters_bytes=len(parameters.to_bytes(initial)),
         proposed_at=hub.now(),
+        members=_members(hub, study),
     )
     hub.write_once(layout.study_key(study.name, study.sha256), study)
     known = hub.read(layout.proposal_key(study.name), Proposal)
@@ -37,6 +39,18 @@ def propose(hub: Hub, study: Study) -> Proposal:
         return known
     hub.write(layout.proposal_key(study.name), wanted)
     return wanted
+
+
+def _members(hub: Hub, study: Study) -> dict[str, Keys]:
+    """Whose keys count in the study's secure sums: sites that have enrolled. Others join by an approval anew."""
+    if not study.secure_aggregation.on:
+        return {}
+    cards = ((site, site_card(hub, site)) for site in study.sites)
+    return {
+        site: Keys(public_key=card.public_key, agreement_key=card.agreement_key)
+        for site, card in cards
+        if card is not None and card.agreement_key is not None
+    }
 
 
 def _own_version() -> str:

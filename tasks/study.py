@@ -23,11 +23,21 @@ from pydantic import (
 from tasks.cohort import Asynchronous, Cohort, CoolDown
 from tasks.contracts import Message, Name
 from tasks.rules import Aggregation
+from tasks.secureterms import SecureAggregation
 
 RecipePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 MAX_ROUNDS = 10_000
 # Not in a study's bytes at their defaults: a study that names none of them keeps its digest, and its older sites.
-NEWER = ("cohort", "grace", "late_updates", "on_low_quorum", "cool_down", "asynchronous")
+NEWER = (
+    "cohort",
+    "grace",
+    "late_updates",
+    "on_low_quorum",
+    "cool_down",
+    "asynchronous",
+    "secure_aggregation",
+)
+OFF = SecureAggregation(on=False)
 
 
 class Local(Message):
@@ -53,11 +63,6 @@ class Privacy(Message):
     epsilon: float | None = Field(default=None, gt=0)
     delta: float | None = Field(default=None, gt=0, lt=1)
     clip_norm: float | None = Field(default=None, ge=1e-6, le=1e6)
-
-    @property
-    def single_updates(self) -> bool:
-        """True where the hub has each site's update by itself, and may use one without the others."""
-        return self.mode in ("local", "none")
 
     @model_validator(mode="after")
     def _complete(self) -> Privacy:
@@ -96,7 +101,11 @@ class Schedule(Message):
 
 
 class Study(Message):
-    """study.yaml. Its sha256 is what sites will be asked to run."""
+    """What the institutions agreed on. Its sha256 is what sites will be asked to run.
+
+    A study that does not say aggregates as versions before did: not securely. A file that does not say
+    (StudyFile) aggregates securely.
+    """
 
     name: Name
     recipe: RecipePath
@@ -113,6 +122,7 @@ class Study(Message):
     asynchronous: Asynchronous | None = None
     local: Local = Local()
     privacy: Privacy
+    secure_aggregation: SecureAggregation = OFF
     aggregation: Aggregation = Aggregation()
     evaluation: Evaluation = Evaluation()
     schedule: Schedule | None = None
@@ -127,21 +137,30 @@ class Study(Message):
                 f"quorum {self.quorum} is more than the {len(self.sites)} sites; lower quorum or add sites"
             )
         self.cohort.check(self.sites, self.quorum)
-        self.aggregation.check(self.quorum, only_sums=not self.privacy.single_updates)
-        if self.late_updates == "fold" and not self.privacy.single_updates:
+        self.aggregation.check(self.quorum, only_sums=not self.single_updates)
+        if self.late_updates == "fold" and not self.single_updates:
+        if self.late_updates == "fold" and not self.single_updates:
             raise ValueError(
-                f"late_updates: fold takes one site's update by itself, and mode {self.privacy.mode} only shows "
-                f"sums; use late_updates: drop, or privacy mode local"
+                "late_updates: fold takes one site's update by itself, and secure_aggregation only shows sums; use "
+                "late_updates: drop, or secure_aggregation: off"
             )
         if self.asynchronous is not None:
             self._check_asynchronous(self.asynchronous)
+        if self.secure_aggregation.on:
+            asked, size = self.cohort.asked(len(self.sites)), self.cohort.size(len(self.sites))
+            self.secure_aggregation.check(asked, size, self.quorum)
         return self
 
+    @property
+    def single_updates(self) -> bool:
+        """True where the hub has each site's update by itself, and may use one without the others."""
+        return not self.secure_aggregation.on
+
     def _check_asynchronous(self, terms: Asynchronous) -> None:
-        if not self.privacy.single_updates:
+        if not self.single_updates:
             raise ValueError(
-                f"asynchronous takes each site's update when it comes, and mode {self.privacy.mode} only shows sums "
-                f"of a cohort; remove asynchronous, or use privacy mode local"
+                "asynchronous takes each site's update when it comes, and secure_aggregation only shows sums of a "
+                "cohort; remove asynchronous, or use secure_aggregation: off"
             )
         if not self.quorum <= terms.buffer <= len(self.sites):
             raise ValueError(
@@ -167,3 +186,13 @@ class Study(Message):
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.to_bytes()).hexdigest()
+
+
+class StudyFile(Study):
+    """study.yaml, as a person writes it: secure aggregation is on unless the file says off."""
+
+    secure_aggregation: SecureAggregation = SecureAggregation()
+
+    def agreed(self) -> Study:
+        """The study that the file means, with everything said that counts."""
+        return Study.model_validate(dict(self))

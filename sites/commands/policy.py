@@ -79,16 +79,16 @@ def _asked(args: argparse.Namespace, site: Site) -> tuple[Study, str, list[Opera
     """The study in question, the sha256 of the code that is asked, and the operations."""
     from infra.yamlfile import load
     from sites.proposals import find
-    from tasks.contracts import Operation
-    from tasks.study import Study
+    from tasks.contracts import WORK
+    from tasks.study import StudyFile
 
     is_file = "/" in args.what or os.path.exists(args.what)  # noqa: PTH110 - False, too, for what can be no path
     if args.what.endswith((".yaml", ".yml")) or not is_file:
         version = find(args.what, site)
-        return version.study, version.recipe_sha256, list(Operation)
+        return version.study, version.recipe_sha256, list(WORK)
     ticket, hub = _ticket(args.what, site)
     if args.study is not None:
-        return load(args.study, Study).value, ticket.recipe_sha256, [ticket.operation]
+        return load(args.study, StudyFile).value.agreed(), ticket.recipe_sha256, [ticket.operation]
     from sites.mailbox import Mailbox
     from sites.verify import open_study
 

@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.errors import SecureSumError
+from tasks.secagg.scale import Bits, finest_scale
 
 Words = NDArray[np.uint64] | NDArray[np.uint32]
-Bits = Literal[32, 64]
 
 _BLOCK = 32 * 1024  # values converted at a time: the working set stays in the processor's cache
-_FINEST = 63  # more is of no use: a float64 of size 1 has 53 bits
 
 
 def word_type(bits: Bits) -> Any:
@@ -53,15 +51,7 @@ class FixedPoint:
         Raises:
             SecureSumError: the bound is no positive number, or so large that words would be coarser than 2**64.
         """
-        if not (math.isfinite(bound) and bound > 0 and sites >= 1):
-            raise SecureSumError(f"expected a positive bound and a site, got {bound} and {sites}")
-        room = (Fraction(2 ** (bits - 1) - 1, sites) - Fraction(1, 2)) / Fraction(bound)
-        scale_bits = min(_FINEST, room.numerator.bit_length() - room.denominator.bit_length() + 1)
-        while Fraction(2) ** scale_bits > room:
-            scale_bits -= 1
-        if scale_bits < -64:
-            raise SecureSumError(f"a bound of {bound:g} leaves no precision in {bits} bits; clip to less")
-        return cls(bits, float(bound), sites, scale_bits)
+        return cls(bits, float(bound), sites, finest_scale(bound, sites, bits))
 
     @property
     def error(self) -> float:

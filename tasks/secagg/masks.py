@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
 from tasks.errors import SecureSumError
-from tasks.secagg.fixedpoint import Bits, FixedPoint, Words, word_type
+from tasks.secagg.fixedpoint import FixedPoint, Words, word_type
 from tasks.secagg.keys import MaskSeeds
+from tasks.secagg.scale import Bits
 
 _BLOCK_BYTES = 128 * 1024
 _COUNTER = bytes(16)  # every seed is used for one stream

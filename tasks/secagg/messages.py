@@ -133,7 +133,13 @@ class SumTerms(Digested):
     what: What = "update"
     parameters_sha256: Sha256  # of the global parameters that the sites started from, or score
     length: int = Field(ge=1, le=2**33)  # words in a vector
+    bits: Literal[32, 64]  # of a word; those of the setup's terms, but scores are whole numbers and have 64
     scale_bits: int = Field(ge=-64, le=63)  # a word counts 2**-scale_bits
+
+    @property
+    def vector_bytes(self) -> int:
+        """Of each site's masked vector."""
+        return self.length * self.bits // 8
 
 
 class Survivors(Digested):

@@ -98,6 +98,7 @@ class World:
             what=what,
             parameters_sha256=parameters or f"{round:064x}",
             length=length,
+            bits=self.terms.bits,
             scale_bits=self.codec.scale_bits,
         )
 

@@ -384,7 +384,9 @@ def test_the_scores_of_a_round_are_a_sum_of_their_own():
     for what in ("update", "scores"):
         with pytest.raises(SecureSumError):
             onesum.mask_seeds(
-                world.sites["site-00"].member, world.sites["site-00"].pledges, world.a_sum(attempt=2, what=what)
+                world.sites["site-00"].member,
+                world.sites["site-00"].pledges,
+                world.a_sum(attempt=2, what=what),
             )
 
 

@@ -96,7 +96,9 @@ def test_the_reference_masks_and_opens_to_the_same_sum(bits):
     pairs, own = {}, {}
     for n in names:
         secret = bytes.fromhex(v["run_secrets"][n])
-        pairs[n] = reference.polynomial(secret, v["terms_sha256"], "pair", NUMBER, 3)[0].to_bytes(32, "little")
+        pairs[n] = reference.polynomial(secret, v["terms_sha256"], "pair", NUMBER, 3)[0].to_bytes(
+            32, "little"
+        )
         own[n] = reference.polynomial(secret, v["terms_sha256"], "self", NUMBER, 3)[0].to_bytes(32, "little")
 
     def pair_mask(i, j, key):

@@ -1,0 +1,83 @@
+"""What stands between a site's vector and the hub in a secure sum: a mask job, and the promise that goes with it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from typing import Literal, NamedTuple
+
+from sites.job import Masked as JobDone
+from sites.job import MaskJob
+from sites.outbox import Bound
+from sites.payload import form_of, read_tensors
+from sites.sums import Summing
+from sites.workplace import Workplace
+from tasks.contracts import STATISTICS, Code, Operation, Ticket
+from tasks.errors import ContractError, RefusedError
+from tasks.secagg.keys import MaskSeeds
+from tasks.secagg.messages import SumTerms
+from tasks.study import Study
+
+LARGEST_COUNT = 2.0**53  # of statistics; fifty sites' stay below 2**63
+
+
+class Masked(NamedTuple):
+    """A masked vector, and what sending it binds this site to."""
+
+    payload: bytes
+    bound: Bound
+
+
+class Hiding(NamedTuple):
+    """How the vector of one ticket is hidden. Made before rows are read: a site without keys spends nothing."""
+
+    summing: Summing
+    sum: SumTerms
+    seeds: MaskSeeds
+    largest: float  # size of one number
+    sites: int
+
+    def mask(self, update: bytes, workplace: Workplace) -> Masked:
+        """Hide an update that the gate has let pass. Raises RefusedError."""
+        return self._mask(update, read_tensors(update).begin, "<f4", workplace)
+
+    def mask_statistics(self, statistics: tuple[int, ...] | None, workplace: Workplace) -> Masked:
+        """Hide the sums of held-out records; zeros where too few are held out to be let out. Raises RefusedError."""
+        numbers = statistics or (0,) * STATISTICS
+        return self._mask(struct.pack(f"<{STATISTICS}d", *numbers), 0, "<f8", workplace)
+
+    def _mask(self, given: bytes, begin: int, kind: Literal["<f4", "<f8"], workplace: Workplace) -> Masked:
+        job = MaskJob(
+            begin=begin,
+            type=kind,
+            bits=self.sum.bits,
+            bound=self.largest,
+            sites=self.sites,
+            scale_bits=self.sum.scale_bits,
+            plus=tuple(seed.hex() for seed in self.seeds.plus),
+            minus=tuple(seed.hex() for seed in self.seeds.minus),
+        )
+        workplace.run(job, JobDone, given)
+        payload = workplace.update(self.sum.vector_bytes, "mask")
+        if len(payload) != self.sum.vector_bytes:
+            raise RefusedError(Code.TRAINING_FAILED, "the masked vector has another size than its sum")
+        return Masked(payload, self.summing.bind(self.sum, hashlib.sha256(payload).hexdigest()))
+
+
+def hide(summing: Summing, ticket: Ticket, study: Study, given: bytes) -> Hiding:
+    """How the answer to a ticket on these parameters will be hidden.
+
+    Raises:
+        RefusedError: sum_refused: this site has no keys for it, or they have hidden another vector; bad_ticket.
+    """
+    secure = study.secure_aggregation
+    if ticket.operation == Operation.EVALUATE:
+        sum_, seeds, sites = summing.seeds("scores", STATISTICS)
+        return Hiding(summing, sum_, seeds, LARGEST_COUNT, sites)
+    try:
+        length = sum(math.prod(shape) for shape in form_of(given).values())
+    except ContractError as exc:
+        raise RefusedError(Code.BAD_TICKET, f"the hub's parameters cannot be read: {exc}") from exc
+    sum_, seeds, sites = summing.seeds("update", length)
+    return Hiding(summing, sum_, seeds, secure.largest, sites)

@@ -1,0 +1,31 @@
+"""Job: turn a vector into words and hide them, for a secure sum. Reads no row, and runs no recipe.
+
+The seeds are given to this job alone: the one that trained has never seen them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from sites.job import PARAMETERS, UPDATE, Masked, MaskJob, Watch
+from tasks.secagg.fixedpoint import FixedPoint
+from tasks.secagg.keys import MaskSeeds
+from tasks.secagg.masks import masked_chunks
+
+
+def work(job: MaskJob, folder: Path, _watch: Watch, _began_at: float) -> Masked:
+    """Write the masked words of the vector that lies where parameters do, from byte `begin` on.
+
+    Raises:
+        SecureSumError: a value that is not finite, or above the sum's bound.
+    """
+    raw = np.memmap(folder / PARAMETERS, dtype=np.uint8, mode="r")
+    values = raw[job.begin :].view(np.dtype(job.type))
+    codec = FixedPoint(job.bits, job.bound, job.sites, job.scale_bits)
+    seeds = MaskSeeds(tuple(map(bytes.fromhex, job.plus)), tuple(map(bytes.fromhex, job.minus)))
+    with (folder / UPDATE).open("wb") as file:
+        for words in masked_chunks([values], codec, seeds):
+            file.write(words.tobytes())
+    return Masked()

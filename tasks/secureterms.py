@@ -1,0 +1,138 @@
+"""What a study says of secure aggregation: terms of study.yaml, and what follows from them. The protocol is secagg/."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from tasks.contracts import MOST_SAID_BYTES, Message
+from tasks.secagg.messages import (
+    LEAST_COHORT,
+    MOST_SITES,
+    MOST_SUMS,
+    WHAT,
+    Cohort,
+    SumTerms,
+    Terms,
+    What,
+    default_threshold,
+)
+from tasks.secagg.scale import finest_scale
+
+MOST_BLOCK = (
+    100  # rounds that one setup prepares keys for; a site that was away then waits for the next setup
+)
+SHARE_BYTES = 90  # of a dealing, per sum and peer: 64 bytes in base64, and what goes around them
+BOUND_64 = (
+    65_536.0  # of one number of an update; with 50 sites the words of 64 bits are then finer than 1e-12
+)
+
+
+class SecureAggregation(Message):
+    """Whether sites' updates are only ever seen as a sum (`on` or `off` stand for no keys at all).
+
+    `threshold` sites must agree on a list of updates and can open its sum (default: the least number above two
+    thirds of those that are asked); a sum has at least `min_cohort` updates. `bits` of a word; `bound` is the
+    largest size of one number in an update, and need only be said with 32 bits.
+    """
+
+    on: bool = True
+    threshold: int | None = Field(default=None, ge=2, le=MOST_SITES)
+    min_cohort: int = Field(default=LEAST_COHORT, ge=LEAST_COHORT, le=MOST_SITES)
+    bits: Literal[32, 64] = 64
+    bound: float | None = Field(default=None, gt=0, le=1e12)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_yaml_says_it(cls, data: Any) -> Any:
+        """In a word: on, off. YAML of before 2009, and people, also say it as true and false."""
+        words = {"on": True, "off": False, True: True, False: False}
+        return {"on": words[data]} if isinstance(data, str | bool) and data in words else data
+
+    @model_validator(mode="after")
+    def _complete(self) -> SecureAggregation:
+        if self.on and self.bits == 32 and self.bound is None:
+            raise ValueError(
+                "bits: 32 is coarse, so it needs bound, the largest size of one number in an update; "
+                "64 bits need none"
+            )
+        return self
+
+    def least(self, asked: int) -> int:
+        """How many updates a sum must have, of so many sites that are asked."""
+        return max(self.threshold or default_threshold(asked), self.min_cohort)
+
+    def threshold_of(self, asked: int) -> int:
+        return self.threshold or default_threshold(asked)
+
+    def block(self, asked: int) -> int:
+        """For how many rounds so many sites make keys at once: their shares must fit into one message each."""
+        shares = MOST_SAID_BYTES // (SHARE_BYTES * len(WHAT) * (asked - 1))
+        return max(1, min(MOST_BLOCK, shares, MOST_SUMS // len(WHAT)))
+
+    @property
+    def largest(self) -> float:
+        """The largest size of one number in an update."""
+        return self.bound or BOUND_64
+
+    def scale_bits(self, sites: int) -> int:
+        """How fine the words of an update are, so that those of `sites` sites can be added without overflow."""
+        return finest_scale(self.largest, sites, self.bits)
+
+    def sum_of(
+        self, cohort: Cohort, round_: int, what: What, parameters_sha256: str, length: int
+    ) -> SumTerms:
+        """One secure sum of a round, as hub and sites reckon it alike: `length` numbers from each site."""
+        scale_bits = self.scale_bits(len(cohort.dealt)) if what == "update" else 0
+        return SumTerms(
+            run=cohort.terms.run,
+            cohort_sha256=cohort.sha256,
+            round=round_,
+            attempt=1,
+            what=what,
+            parameters_sha256=parameters_sha256,
+            length=length,
+            bits=self.bits if what == "update" else 64,
+            scale_bits=scale_bits,
+        )
+
+    def seating(self, run: str, study_sha256: str, sites: tuple[str, ...], rounds: range) -> Terms:
+        """What these sites' keys are made for, from the first of `rounds` on; as many rounds as fit."""
+        return Terms(
+            run=run,
+            study_sha256=study_sha256,
+            sites=tuple(sorted(sites)),
+            threshold=self.threshold_of(len(sites)),
+            min_cohort=self.min_cohort,
+            bits=self.bits,
+            first_round=rounds.start,
+            rounds=min(len(rounds), self.block(len(sites))),
+            attempts=1,
+        )
+
+    def check(self, asked: int, expected: int, quorum: int) -> None:
+        """Raises ValueError: a round that asks so many sites, for so many updates, cannot be summed, or not safely."""
+        off = "or set secure_aggregation: off, and the hub sees each site's update"
+        if asked < LEAST_COHORT:
+            raise ValueError(
+                f"secure_aggregation needs at least {LEAST_COHORT} sites, this study asks {asked}: with two, each "
+                f"knows the other's update from the sum. Add sites, {off}"
+            )
+        if asked > MOST_SITES:
+            raise ValueError(
+                f"secure_aggregation sums at most {MOST_SITES} sites, this study asks {asked}; {off}"
+            )
+        threshold = self.threshold_of(asked)
+        if not asked < 2 * threshold <= 2 * asked:
+            raise ValueError(
+                f"secure_aggregation.threshold {threshold}: expected more than half of the {asked} sites, and at "
+                f"most all of them"
+            )
+        if quorum < self.least(asked):
+            raise ValueError(
+                f"quorum {quorum} is below the {self.least(asked)} updates that a secure sum of {asked} sites needs; "
+                f"raise quorum to {self.least(asked)}, lower secure_aggregation.threshold (more than half), {off}"
+            )
+        if expected < quorum:
+            raise ValueError(f"quorum {quorum} is more than the {expected} updates that a round waits for")

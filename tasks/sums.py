@@ -1,0 +1,162 @@
+"""Hub: add the vectors that sites have masked, and open nothing but their sum (secagg/onesum.py, opening.py).
+
+List, agree, open, each with tickets of the round; every step may be repeated,
+since which list counts is written down once. A list that sites have agreed to
+is never replaced: a round whose sum is not opened yet waits for its sites.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from infra.hub import Hub
+from infra.orchestrator import step
+from tasks import parameters
+from tasks.collect import Collected, load_parameters
+from tasks.contracts import Code, Operation, Summed
+from tasks.errors import ContractError, SecureSumError
+from tasks.follow import Answer
+from tasks.masked import load_masked, update_sum
+from tasks.parameters import Parameters
+from tasks.plan import RoundPlan
+from tasks.quorum import too_few
+from tasks.relay import relay
+from tasks.seats import Seats, hear, said, verifier
+from tasks.secagg.fixedpoint import Words, word_type
+from tasks.secagg.keys import MaskSeeds
+from tasks.secagg.masks import MaskStream
+from tasks.secagg.messages import Consent, SumTerms, Survivors, Unmasking
+from tasks.secagg.onesum import consenting, survivors_of
+from tasks.secagg.opening import recover
+from tasks.secagg.relayed import Agreed, Listed
+
+log = logging.getLogger(__name__)
+
+STEPS = {
+    "update": (Operation.AGREE, Operation.OPEN),
+    "scores": (Operation.AGREE_SCORES, Operation.OPEN_SCORES),
+}
+
+
+class Total(NamedTuple):
+    """An opened sum: its words, whose vectors are in it, and how it was protected."""
+
+    words: Words
+    scale_bits: int  # a word counts 2**-scale_bits
+    sites: tuple[str, ...]
+    summed: Summed
+
+
+@step(name="open")
+def open_updates(
+    hub: Hub, plan: RoundPlan, seats: Seats | None, collected: Collected
+) -> tuple[Collected, Total | None]:
+    """The sum of a round's updates, and the answers with those marked that came too late for it.
+
+    None, and the answers as they are, where the hub has each update by itself.
+
+    Raises:
+        QuorumError: too few sites are there to agree or to open.
+    """
+    if seats is None:
+        return collected, None
+    raw = load_parameters(hub, plan.manifest, plan.base_key, plan.base_sha256)
+    sum_ = update_sum(plan, seats, parameters.from_bytes(raw))
+    good = {site: answer for site, answer in collected.answers.items() if answer.ok}
+    total = add_up(hub, plan, seats, sum_, good)
+    late = {site: good[site]._replace(code=Code.TOO_LATE) for site in good if site not in total.sites}
+    return collected._replace(answers=collected.answers | late), total
+
+
+def add_up(
+    hub: Hub,
+    plan: RoundPlan,
+    seats: Seats,
+    sum_: SumTerms,
+    answers: Mapping[str, Answer],
+    about: tuple[str, str] | None = None,
+) -> Total:
+    """The sum of the vectors that `answers` have delivered, or of those that were listed before.
+
+    `answers` are verified, by site; each names its masked vector. `about` is key and sha256 of the parameters
+    that the sum is of; by default those that the round starts from.
+
+    Raises:
+        QuorumError: too few sites are there to agree or to open; the round waits, and nothing is lost.
+    """
+    try:
+        survivors, seeds = _open(hub, plan, seats, sum_, answers, about)
+    except SecureSumError as exc:
+        raise too_few(hub, plan, len(answers), {}, why=f"secure sum of {sum_.what}: {exc}") from exc
+    terms, cohort = seats.dealt.cohort.terms, seats.dealt.cohort
+    words = _total(hub, answers, survivors, seeds, sum_)
+    summed = Summed(
+        survivors_sha256=survivors.sha256, sites=len(cohort.dealt), threshold=terms.threshold, bits=terms.bits
+    )
+    return Total(words, sum_.scale_bits, tuple(survivors.masked), summed)
+
+
+def mean_of(total: Total, base: Parameters) -> Parameters:
+    """The mean of the vectors in an opened sum, in the form of `base`: float32, its arrays in the order of names."""
+    n, values = len(total.sites), total.words.view(np.int64 if total.words.itemsize == 8 else np.int32)
+    scale = math.ldexp(1.0 / n, -total.scale_bits)
+    found, start = {}, 0
+    for name in sorted(base):
+        size = base[name].size
+        part = np.multiply(values[start : start + size], scale, dtype=np.float64)
+        found[name], start = part.astype(np.float32).reshape(base[name].shape), start + size
+    return found
+
+
+def _open(
+    hub: Hub,
+    plan: RoundPlan,
+    seats: Seats,
+    sum_: SumTerms,
+    answers: Mapping[str, Answer],
+    about: tuple[str, str] | None,
+) -> tuple[Survivors, MaskSeeds]:
+    """The list that counts, and the masks that are left in its sum. Raises SecureSumError."""
+    cohort, (agree, open_) = seats.dealt.cohort, STEPS[sum_.what]
+    updates = {a.site: a.receipt.update for a in answers.values() if a.receipt and a.receipt.update}
+    listed = Listed(
+        survivors=survivors_of(cohort, sum_, {site: u.payload_sha256 for site, u in updates.items()})
+    )
+    where, listed = relay(hub, sum_.run, plan.round, f"list-{sum_.what}", listed)
+    survivors = listed.survivors
+    heard = hear(hub, plan, agree, tuple(survivors.masked), where, seats.threshold, about)
+    consents = said(heard, Consent)
+    agreed = sorted(consenting(cohort, survivors, consents, verifier(hub, seats.members)))
+    if len(agreed) < seats.threshold:
+        raise SecureSumError(f"{len(agreed)} sites have agreed to the list, {seats.threshold} are needed")
+    agreement = Agreed(survivors=survivors, consents=tuple(consents))
+    where, _ = relay(hub, sum_.run, plan.round, f"agreed-{sum_.what}", agreement)
+    heard = hear(hub, plan, open_, tuple(agreed), where, seats.threshold, about)
+    recovered = recover(cohort, seats.dealt.announcements, sum_, survivors, said(heard, Unmasking))
+    for site in sorted(recovered.wrong):
+        log.warning("site %s: a share that it sent or dealt is wrong; the sum was opened without it", site)
+    return survivors, recovered.seeds
+
+
+def _total(
+    hub: Hub,
+    answers: Mapping[str, Answer],
+    survivors: Survivors,
+    seeds: MaskSeeds,
+    sum_: SumTerms,
+) -> Words:
+    """The sum's words. Two vectors are in memory, however many sites there are."""
+    kind = word_type(sum_.bits)
+    total: Words = np.zeros(sum_.length, dtype=kind)
+    for site, digest in survivors.masked.items():
+        raw = load_masked(hub, answers.get(site), sum_.vector_bytes)
+        if parameters.sha256(raw) != digest:
+            raise ContractError(f"the vector of site {site!r} is not the one that the sites agreed to")
+        np.add(total, np.frombuffer(raw, dtype=kind), out=total)
+    MaskStream(seeds, sum_.bits).apply(total)
+    return total
