@@ -104,6 +104,7 @@ class Outbox:
 
     def __init__(self, folder: Path):
         self._folder = folder
+        self._synced: set[Path] = set()  # folders whose names are durable
         self._runs: dict[str, _Run] = {}  # read from the folder once: a run has thousands of answers
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -111,11 +112,10 @@ class Outbox:
         """Make the answer durable. After this, the ticket counts as answered."""
         path = self._path(answer.name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        for folder in (
-            self._folder,
-            self._folder.parent,
-        ):  # whoever made them may have died before it came to this
-            sync_folder(folder)
+        if path.parent not in self._synced:  # whoever made them may have died before it came to this
+            for folder in (self._folder, self._folder.parent):
+                sync_folder(folder)
+            self._synced.add(path.parent)
         if payload is not None:
             write_durably(self._payload(answer.name), payload)
         write_durably(path, answer.model_dump_json().encode(), folder_too=True)

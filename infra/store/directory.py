@@ -3,7 +3,8 @@
 Object `a/b` is file b in folder a. A file never changes once it has its name:
 bytes are written to a draft, synced, and renamed or linked into place, then
 the folder is synced. So a reader sees a whole object or none, and what a call
-has returned from survives a power cut. Linking fails where the name is taken:
+has returned from survives a power cut (signs of life and bells, which are
+overwritten all the time, may not). Linking fails where the name is taken:
 that is put-if-absent. What the system's refusals mean is in direrrors.py.
 """
 
@@ -25,6 +26,7 @@ from infra.store.direrrors import GONE, telling
 DRAFTS = "~drafts"  # in the store's folder; no key has a tilde, so none can name it and no listing shows it
 DRAFT_AGE_S = 24 * 3600  # a draft this old is what a killed writer left behind
 ATTEMPTS = 100  # to use a folder before it is pruned again: each loss of that race takes somebody's delete
+PASSING = ("/bell", "/progress.json", "/presence.json")  # overwritten all the time: a power cut may take them
 SETTLED = 1000  # folders to remember: a run has few
 
 _PART = re.compile(r"[A-Za-z0-9._-]+")
@@ -55,9 +57,9 @@ class DirectoryStore:
             raise StoreError(f"{root} cannot hold a store: {exc.strerror}; choose a writable folder") from exc
 
     def put(self, key: str, data: bytes) -> None:
-        path = self._path(key)
-        with telling(key), self._draft(data) as draft:
-            self._place(path, lambda: draft.replace(path))
+        path, lasting = self._path(key), not key.endswith(PASSING)
+        with telling(key), self._draft(data, lasting) as draft:
+            self._place(path, lambda: draft.replace(path), lasting)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         path = self._path(key)
@@ -116,8 +118,8 @@ class DirectoryStore:
                 return None
 
     @contextmanager
-    def _draft(self, data: bytes) -> Iterator[Path]:
-        """A synced file of these bytes; gone when the block ends, unless the block has moved it."""
+    def _draft(self, data: bytes, lasting: bool = True) -> Iterator[Path]:
+        """A file of these bytes, synced if `lasting`; gone when the block ends, unless the block has moved it."""
         draft = self._drafts / secrets.token_hex(16)
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
@@ -126,13 +128,14 @@ class DirectoryStore:
                 file.flush()
                 now = time.time_ns()  # the kernel's own stamps may be 4 ms apart: too coarse for a tag
                 os.utime(fd, ns=(now, now))
-                os.fsync(fd)
+                if lasting:
+                    os.fsync(fd)
             yield draft
         finally:
             draft.unlink(missing_ok=True)
 
-    def _place(self, path: Path, move: Callable[[], object]) -> None:
-        """Give a draft its name, making the folders on the way; the new entries are durable on return."""
+    def _place(self, path: Path, move: Callable[[], object], lasting: bool = True) -> None:
+        """Give a draft its name, making the folders on the way; if `lasting`, the entries are durable on return."""
         for _ in range(ATTEMPTS):
             try:
                 move()
@@ -144,7 +147,8 @@ class DirectoryStore:
             raise StoreError(
                 "the store's folders vanish as fast as they are made; stop what deletes in it", passing=True
             )
-        self._settle(path.parent)
+        if lasting:
+            self._settle(path.parent)
 
     def _taken(self, path: Path) -> bool:
         """Whether an object has this name. Who is told so may rely on it: the object is durable by then."""
