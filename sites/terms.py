@@ -14,10 +14,9 @@ from sites.proposals import Version
 from sites.settings import Site
 from tasks.study import Study
 
-SEES = {
-    "none": "The hub sees each update of this site as it is, WITHOUT protection.",
-    "local": "The hub, and whoever reads the store, sees each update of this site; it is protected by noise "
-    "that is added here, before it leaves.",
+NOISE = {
+    "none": "it is as it is, WITHOUT protection by noise.",
+    "local": "it is protected by noise that is added here, before it leaves.",
 }
 
 
@@ -30,7 +29,7 @@ def _what(version: Version, site: Site) -> Iterator[str]:
     study, source = version.study, site.settings.sources.get(version.study.name)
     others = [name for name in study.sites if name != site.settings.site]
     yield f"Study {study.name}, version {version.approval_sha256[:12]}"
-    yield f"  with: {', '.join(others) or 'nobody else'}; at least {study.quorum} of {len(study.sites)} sites a round"
+    yield f"  with: {', '.join(others) or 'nobody else'}; at least {study.needed} of {len(study.sites)} sites a round"
     yield "  signed by the hub" if version.from_hub else "  from a file: not compared with what the hub has"
     yield f"  code: {study.recipe}, sha256 {version.recipe_sha256}, installed at this site"
     yield f"  operations: {', '.join(sorted(version.operations))}"
@@ -47,7 +46,7 @@ def _what(version: Version, site: Site) -> Iterator[str]:
 
 def _privacy(study: Study, site: Site) -> Iterator[str]:
     privacy, limits = study.privacy, site.settings.limits
-    yield f"  who sees what: {SEES.get(privacy.mode, f'privacy mode {privacy.mode}')}"
+    yield f"  who sees what: {_sees(study)}"
     yield (
         "    Others see the combined parameters, from which the noise of all sites is not removed."
         if (privacy.mode != "none")
@@ -64,6 +63,20 @@ def _privacy(study: Study, site: Site) -> Iterator[str]:
     if privacy.mode == "local":
         yield f"    one round by itself: epsilon {epsilon_of_a_round(study, limits.min_records):.4g}"
     yield f"    this site stops at epsilon {limits.epsilon:g} (delta {limits.delta:g}) for all studies on the same data"
+
+
+def _sees(study: Study) -> str:
+    secure, noise = (
+        study.secure_aggregation,
+        NOISE.get(study.privacy.mode, f"privacy mode {study.privacy.mode}"),
+    )
+    if not secure.on:
+        return f"The hub sees each update of this site; {noise}"
+    least = study.needed
+    return (
+        f"Nobody sees an update of this site: the hub learns sums of at least {least} sites, of updates and of figures "
+        f"of held-out records. Each update by itself: {noise}"
+    )
 
 
 def epsilon_of_a_round(study: Study, units: int) -> float:

@@ -64,10 +64,10 @@ def aggregate(hub: Hub, plan: RoundPlan, collected: Collected, total: Total | No
         combined = mean_of(total, base)
     else:
         combined = rule(plan.study.aggregation)(_updates(hub, plan, collected, most_bytes, taken))
-    if sum(collected.answers.get(answer.site) is answer for answer in taken) < plan.study.quorum:
+    if sum(collected.answers.get(answer.site) is answer for answer in taken) < plan.study.needed:
         raise QuorumError(
             f"round {plan.round}: {len(taken)} updates are still what they were when they were checked, the quorum "
-            f"is {plan.study.quorum}. Nothing was combined; fedrounds run resume {plan.manifest.run}"
+            f"is {plan.study.needed}. Nothing was combined; fedrounds run resume {plan.manifest.run}"
         )
     new = parameters.add(base, combined)
     if not parameters.is_finite(new):

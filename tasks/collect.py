@@ -61,7 +61,7 @@ def collect(
     raw = load_parameters(hub, plan.manifest, plan.base_key, plan.base_sha256)
     base, most_bytes = parameters.from_bytes(raw), len(raw) + HEADER_SLACK
     sum_ = update_sum(plan, seats, base) if seats else None
-    waiting = Waiting(plan.study.quorum, plan.enough, plan.study.grace)
+    waiting = Waiting(plan.study.needed, plan.enough, plan.study.grace)
     if plan.study.asynchronous:
         tickets = tickets | plan.carried
     followers = {
@@ -102,7 +102,7 @@ def _late(hub: Hub, plan: RoundPlan, base: Parameters, most_bytes: int) -> dict[
 
 def _check_quorum(hub: Hub, plan: RoundPlan, answers: dict[str, Answer]) -> None:
     delivered = sum(a.ok for a in answers.values())
-    if delivered < plan.study.quorum:
+    if delivered < plan.study.needed:
         missing = {a.site: a.code for a in answers.values() if a.code}
         raise too_few(
             hub, plan, delivered, missing, {a.site: _reason(hub, a) for a in answers.values() if a.code}

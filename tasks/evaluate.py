@@ -49,7 +49,7 @@ def evaluate(
     With `seats` the hub sees the sum of the sites' statistics alone, and own figures of those that show them. It
     pools nothing where too few sites are there to open the sum.
     """
-    waiting = Waiting(plan.study.quorum, grace=plan.study.grace)
+    waiting = Waiting(plan.study.needed, grace=plan.study.grace)
     followers = [Follower(hub, tickets[site], again, waiting) for site in candidate.cohort]
 
     def heard(answer: Answer) -> None:

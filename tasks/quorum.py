@@ -24,7 +24,7 @@ def too_few(
     `delivered` sites did what was asked, `missing` are the others with their codes; `reasons` say more of a site
     than its code. `why` names a step of a secure sum that has failed; empty where the updates are too few.
     """
-    quorum, missing = plan.study.quorum, dict(sorted((dict(missing) | plan.left_out).items()))
+    quorum, missing = plan.study.needed, dict(sorted((dict(missing) | plan.left_out).items()))
     paused = Paused(
         run=plan.manifest.run,
         round=plan.round,

@@ -111,7 +111,7 @@ class SecureAggregation(Message):
             attempts=1,
         )
 
-    def check(self, asked: int, expected: int, quorum: int) -> None:
+    def check(self, asked: int, expected: int) -> None:
         """Raises ValueError: a round that asks so many sites, for so many updates, cannot be summed, or not safely."""
         off = "or set secure_aggregation: off, and the hub sees each site's update"
         if asked < LEAST_COHORT:
@@ -129,10 +129,8 @@ class SecureAggregation(Message):
                 f"secure_aggregation.threshold {threshold}: expected more than half of the {asked} sites, and at "
                 f"most all of them"
             )
-        if quorum < self.least(asked):
+        if expected < self.least(asked):
             raise ValueError(
-                f"quorum {quorum} is below the {self.least(asked)} updates that a secure sum of {asked} sites needs; "
-                f"raise quorum to {self.least(asked)}, lower secure_aggregation.threshold (more than half), {off}"
+                f"a secure sum of {asked} sites needs {self.least(asked)} updates, and a round of this study waits for "
+                f"{expected}; raise cohort.sites, lower secure_aggregation.threshold (more than half), {off}"
             )
-        if expected < quorum:
-            raise ValueError(f"quorum {quorum} is more than the {expected} updates that a round waits for")

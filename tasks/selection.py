@@ -72,7 +72,7 @@ def resting(study: Study, records: Sequence[RoundRecord], round_: int) -> tuple[
         failed, last = _streak(site, records)
         if failed >= terms.after and round_ <= last + terms.rounds:
             found.append(site)
-    return tuple(found) if len(study.sites) - len(found) >= study.quorum else ()
+    return tuple(found) if len(study.sites) - len(found) >= study.needed else ()
 
 
 def lookback(study: Study) -> int:

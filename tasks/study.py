@@ -139,7 +139,6 @@ class Study(Message):
         self.cohort.check(self.sites, self.quorum)
         self.aggregation.check(self.quorum, only_sums=not self.single_updates)
         if self.late_updates == "fold" and not self.single_updates:
-        if self.late_updates == "fold" and not self.single_updates:
             raise ValueError(
                 "late_updates: fold takes one site's update by itself, and secure_aggregation only shows sums; use "
                 "late_updates: drop, or secure_aggregation: off"
@@ -148,13 +147,20 @@ class Study(Message):
             self._check_asynchronous(self.asynchronous)
         if self.secure_aggregation.on:
             asked, size = self.cohort.asked(len(self.sites)), self.cohort.size(len(self.sites))
-            self.secure_aggregation.check(asked, size, self.quorum)
+            self.secure_aggregation.check(asked, size)
         return self
 
     @property
     def single_updates(self) -> bool:
         """True where the hub has each site's update by itself, and may use one without the others."""
         return not self.secure_aggregation.on
+
+    @property
+    def needed(self) -> int:
+        """Fewest updates of a round: the quorum, or as many as a secure sum needs, where that is more."""
+        if not self.secure_aggregation.on:
+            return self.quorum
+        return max(self.quorum, self.secure_aggregation.least(self.cohort.asked(len(self.sites))))
 
     def _check_asynchronous(self, terms: Asynchronous) -> None:
         if not self.single_updates:

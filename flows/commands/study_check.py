@@ -32,8 +32,8 @@ def run(args: argparse.Namespace) -> int:
     privacy = study.privacy
     print(f"{args.file} is right: study {study.name!r}, sha256 {study.sha256[:16]}…")
     print(f"  recipe   {study.recipe}")
-    print(f"  sites    {', '.join(study.sites)} (quorum {study.quorum}, deadline {study.deadline_s:g} s)")
-    for line in _taking_part(study):
+    print(f"  sites    {', '.join(study.sites)} (quorum {study.needed}, deadline {study.deadline_s:g} s)")
+    for line in (*_seen(study), *_taking_part(study)):
         print(f"           {line}")
     print(f"  rounds   {study.rounds}, {study.local.epochs} epochs each, batch {study.local.batch_size}")
     if privacy.mode == "none":
@@ -44,6 +44,19 @@ def run(args: argparse.Namespace) -> int:
             f"({privacy.epsilon:g}, {privacy.delta:g})-DP, clip norm {privacy.clip_norm:g}"
         )
     return 0
+
+
+def _seen(study: Study) -> list[str]:
+    """What the hub sees of the sites."""
+    secure = study.secure_aggregation
+    if not secure.on:
+        return ["secure aggregation off: the hub sees each site's update"]
+    lines = [f"secure aggregation on: the hub sees sums of at least {study.needed} sites' updates, never one"]
+    if study.needed > study.quorum:
+        lines.append(
+            f"a sum needs {study.needed} updates, so the quorum {study.quorum} counts as {study.needed}"
+        )
+    return lines
 
 
 def _taking_part(study: Study) -> list[str]:

@@ -158,7 +158,8 @@ def test_publish_and_status_name_the_sites_that_wait(federation, tmp_path, capsy
     hub.save()
     publish_card(hub)
     federation.wait(1)
-    (tmp_path / "study.yaml").write_text(json.dumps(study.model_dump(mode="json", exclude_none=True)))
+    terms = study.model_dump(mode="json", exclude_none=True) | {"secure_aggregation": "off"}
+    (tmp_path / "study.yaml").write_text(json.dumps(terms))
 
     assert (
         main(["study", "publish", str(tmp_path / "study.yaml"), "--dir", str(hub.directory), "--json"]) == 0

@@ -21,6 +21,7 @@ recipe_settings:
 sites: [north, east]
 rounds: 2
 quorum: 1
+secure_aggregation: off
 privacy: {mode: local, epsilon: 3.0, delta: 1.0e-3, clip_norm: 1.0}
 schedule: {cron: "0 2 * * SUN", timezone: Europe/Paris}
 """

@@ -24,7 +24,7 @@ from sites.proposals import of_study
 from sites.settings import load_site
 from sites.voting import approvals_of, approve
 from tasks import layout, parameters
-from tasks.contracts import Card, Operation, Progress, Proposal, Receipt, Ticket
+from tasks.contracts import WORK, Card, Operation, Progress, Proposal, Receipt, Ticket
 from tasks.errors import StudyError
 from tasks.parameters import Parameters
 from tasks.recipes import load_recipe, recipe_sha256
@@ -128,7 +128,7 @@ class ToyHub:
             "study": study.name,
             "study_sha256": study.sha256,
             "recipe_sha256": recipe_sha256(study.recipe),
-            "operations": tuple(Operation),
+            "operations": WORK,
             "version": "0",
             "parameters_bytes": len(parameters.to_bytes(initial)),
             "proposed_at": time.time(),

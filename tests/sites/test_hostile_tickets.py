@@ -18,7 +18,7 @@ import pytest
 from infra.signing import Seal, SigningKey, _signed_bytes
 from sites.agent import Agent
 from tasks import layout, parameters
-from tasks.contracts import Code, Operation, Ticket
+from tasks.contracts import WORK, Code, Operation, Ticket
 from tasks.study import Study
 from tests.packages import install_package
 from tests.sites.builders import RUN, ToyHub, a_study, an_agent
@@ -322,7 +322,7 @@ def test_a_pickle_as_parameters_is_never_opened(hub, agent, canary):
     hub.store.put(key, bomb)
     ticket = hub.ticket(study, {}, parameters_key=key, parameters_sha256=parameters.sha256(bomb))
 
-    for operation in Operation:
+    for operation in WORK:
         asked = ticket.model_copy(update={"operation": operation})
         assert hub.ask(agent, asked).refusal == Code.BAD_TICKET
 

@@ -17,7 +17,7 @@ from sites.policy import Facts, check_cost, decide
 from sites.policyterms import Hours, Policy
 from sites.settings import load_site
 from tasks import layout
-from tasks.contracts import Code, Operation
+from tasks.contracts import WORK, Code, Operation
 from tests.sites.builders import ToyHub, a_study, an_agent, approve_here, write_site
 
 NIGHT = {"from": "20:00", "to": "06:00", "timezone": "Europe/Paris"}
@@ -33,7 +33,7 @@ def settings(tmp_path, policy: str = ""):
 
 def test_without_a_policy_both_operations_are_allowed(tmp_path):
     """The sources and limits of the file are rules enough to begin with."""
-    for operation in Operation:
+    for operation in WORK:
         assert decide(settings(tmp_path), operation, a_study(), Facts(now=0)).allow
 
 
@@ -208,7 +208,8 @@ def test_the_agent_counts_the_rounds_of_the_day(tmp_path):
 def run_test(tmp_path, capsys, policy: str, *words: str) -> tuple[int, str]:
     config = write_site(tmp_path, extra=policy)
     study = tmp_path / "study.yaml"
-    study.write_text(json.dumps(a_study().model_dump(mode="json", exclude_none=True)))
+    terms = a_study().model_dump(mode="json", exclude_none=True) | {"secure_aggregation": "off"}
+    study.write_text(json.dumps(terms))
     approve_here(config, a_study())
     code = main(["policy", "test", str(study), "--config", str(config), *words])
     return code, capsys.readouterr().out

@@ -19,6 +19,7 @@ recipe_settings:
 sites: [north, east, south]
 rounds: 2
 quorum: 2
+secure_aggregation: off
 privacy: {mode: none}
 """
 
@@ -74,4 +75,4 @@ def test_what_cannot_work_is_refused_with_its_line_and_the_cure(tmp_path, line, 
         load_study_file(file)
 
     assert words in str(caught.value)
-    assert "line 11" in str(caught.value) or "line 9" in str(caught.value)
+    assert "line 12" in str(caught.value) or "line 9" in str(caught.value)
