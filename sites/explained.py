@@ -16,6 +16,7 @@ from infra.store.base import MESSAGE_BYTES
 from sites.deliver import HEADER_SLACK, PROBE
 from sites.settings import SiteSettings
 from tasks.recipes import module_files
+from tasks.secagg.relayed import MOST_RELAYED_BYTES
 
 HERE = Path(__file__).parent
 ROOTS = ("sites", "tasks", "infra")  # what a site's own imports are followed in
@@ -39,7 +40,9 @@ def leaves(settings: SiteSettings, parameters_bytes: int | None) -> list[Thing]:
     return [
         Thing("update: what training changed in the model, protected by noise", f"{answer}/update.safetensors",
               encrypted_bytes(model + HEADER_SLACK), hub),
-        Thing("receipt: epsilon, figures in bands and sums, or a refusal's code", f"{answer}/receipt.json",
+        Thing("the same, or sums of held-out records, masked for a secure sum", f"{answer}/update.masked",
+              8 * (model // 4 + HEADER_SLACK), "nobody: only the sum over the sites can be opened"),
+        Thing("receipt: epsilon, figures, a part in a secure sum, or a refusal's code", f"{answer}/receipt.json",
               MAX_SEALED_BYTES, hub),
         Thing("progress: accepted, step 3 of 9", f"{answer}/progress.json", MAX_SEALED_BYTES, hub),
         Thing("sign of life: time, version, busy, paused, hashes of what is approved", f"{mailbox}/presence.json",
@@ -66,6 +69,8 @@ def comes_in(settings: SiteSettings) -> list[Thing]:
         Thing("the hub's card", "shared/hub.json", MESSAGE_BYTES, "the agent"),
         Thing("a study's terms, and which version is proposed", "shared/studies/<study>/<version>.json", MESSAGE_BYTES,
               "the agent, `review`"),
+        Thing("what other sites say in a secure sum: public keys, sealed shares, lists",
+              "shared/runs/<run>/sums/<round>-<step>-<digest>.json", MOST_RELAYED_BYTES, "the agent"),
         Thing("parameters: numbers of the model", "shared/runs/<run>/parameters/<round>.safetensors", model,
               "the agent, a job"),
     ]  # fmt: skip

@@ -42,4 +42,5 @@ policy:
 # How exact the figures are that leave this site.
 disclosure:
   min_held_out: 50         # with fewer held-out records no metric leaves
+  # own_figures: true      # this site's own figures, beside the sum over all sites (secure aggregation)
 """

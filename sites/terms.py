@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from difflib import unified_diff
 from typing import Any
 
+from infra.fingerprint import six_words
 from infra.signing import MAX_SEALED_BYTES
 from sites.deliver import HEADER_SLACK
 from sites.proposals import Version
@@ -30,6 +31,7 @@ def _what(version: Version, site: Site) -> Iterator[str]:
     others = [name for name in study.sites if name != site.settings.site]
     yield f"Study {study.name}, version {version.approval_sha256[:12]}"
     yield f"  with: {', '.join(others) or 'nobody else'}; at least {study.needed} of {len(study.sites)} sites a round"
+    yield from _members(version, site)
     yield "  signed by the hub" if version.from_hub else "  from a file: not compared with what the hub has"
     yield f"  code: {study.recipe}, sha256 {version.recipe_sha256}, installed at this site"
     yield f"  operations: {', '.join(sorted(version.operations))}"
@@ -42,6 +44,19 @@ def _what(version: Version, site: Site) -> Iterator[str]:
         f"by the schedule {study.schedule.cron} ({study.schedule.timezone})" if study.schedule else "by hand"
     )
     yield f"  how long: {study.rounds} rounds a run, each {study.deadline_s:g} s at most; runs are started {when}"
+
+
+def _members(version: Version, site: Site) -> Iterator[str]:
+    """Whose keys would count in secure sums: a hub that makes up a site could see through them."""
+    others = {name: keys for name, keys in version.members.items() if name != site.settings.site}
+    if not version.study.secure_aggregation.on:
+        return
+    if not others:
+        yield "  keys of the others: not said; only what the hub proposes can be approved for secure sums"
+        return
+    yield "  keys of the others, as the hub says; compare the words with each site once, by telephone:"
+    for name, keys in sorted(others.items()):
+        yield f"    {name}: {six_words(keys.public_key, keys.agreement_key)}"
 
 
 def _privacy(study: Study, site: Site) -> Iterator[str]:
@@ -102,6 +117,8 @@ def _leaves(version: Version, site: Site) -> Iterator[str]:
         if size
         else "as many bytes as the model (not said by the hub yet)"
     )
+    if version.study.secure_aggregation.on:
+        bound = f"masked in words of {version.study.secure_aggregation.bits} bits, {bound} before"
     yield f"  leaves, each round: one update, {bound}; signed messages of at most {MAX_SEALED_BYTES} bytes each:"
     yield (
         f"    receipt (epsilon, batch share in bands, figures of held-out records to {disclosure.decimals} decimals, "
