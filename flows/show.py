@@ -11,9 +11,9 @@ from rich.text import Text
 from infra.hub import Hub
 from tasks import layout
 from tasks.begin import load_manifest, load_study
-from tasks.commit import load_records
 from tasks.contracts import Metrics, Operation, Progress, RoundRecord, SiteRound, Ticket
 from tasks.participation import cause, headline
+from tasks.recent import recent_records
 from tasks.registry import site_card
 from tasks.sealed import open_from_site
 
@@ -29,13 +29,14 @@ def number(value: float | None, digits: int = 3) -> str:
 def live_table(hub: Hub, run: str) -> Group:
     """Rounds and sites of a run as they stand in the store now: state, metric, epsilon spent of limit."""
     study = load_study(hub, load_manifest(hub, run))
-    records = load_records(hub, run)
-    table = rounds_table(f"{study.name} · run {run}", study.sites, records[-RECENT:])
-    if len(records) < study.rounds:
-        now = len(records) + 1
+    committed = len(hub.store.list(layout.commit_prefix(run)))
+    recent = recent_records(hub, run, committed + 1, RECENT)
+    table = rounds_table(f"{study.name} · run {run}", study.sites, recent)
+    if committed < study.rounds:
+        now = committed + 1
         cells = [_now_cell(hub, run, now, site) for site in study.sites]
         table.add_row(Text(f"{now}", style="bold"), "…", "…", "", *cells)
-    bar = f"round {len(records)} of {study.rounds} committed"
+    bar = f"round {committed} of {study.rounds} committed"
     return Group(table, Text(bar, style="dim"))
 
 

@@ -53,20 +53,20 @@ def training(hub: Hub, study: Study, run: str | None = None) -> str:
 def _play(hub: Hub, study: Study, manifest: RunManifest) -> None:
     check_going(hub, manifest.run)
     records = load_records(hub, manifest.run)
-    sweep(
-        hub, manifest.run, len(records), study.sites, carried(study, records)
-    )  # what a fallen hub left behind
+    done = len(records)
+    sweep(hub, manifest.run, done, study.sites, carried(study, records))  # what a fallen hub left behind
+    del records  # of a long run they are megabytes
     with unless_away("MLflow"):
         register_all(hub, study, manifest)
 
     with quiet_subflows():
-        for number in range(len(records) + 1, study.rounds + 1):
-            records.append(round_with_repeats(hub, study, manifest.run, number))
+        for number in range(done + 1, study.rounds + 1):
+            round_with_repeats(hub, study, manifest.run, number)
 
-    close(hub, manifest.run, len(records))
+    close(hub, manifest.run, study.rounds)
     check_going(hub, manifest.run)  # somebody's cancel may have come before our last word
     register_all(hub, study, manifest)
-    close_run(hub, study, manifest, records, "FINISHED")
+    close_run(hub, study, manifest, load_records(hub, manifest.run), "FINISHED")
 
 
 def wind_up(hub: Hub, study: Study, manifest: RunManifest) -> None:

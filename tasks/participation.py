@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tasks.bands import BANDS
@@ -117,21 +117,23 @@ def markdown(records: Sequence[RoundRecord]) -> str:
     return "\n\n".join([*lines, "\n".join(table)])
 
 
-def table(records: Iterable[RoundRecord]) -> str:
-    """All rounds and sites as CSV, the newest round first."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(COLUMNS)
-    for record in sorted(records, key=lambda r: -r.round):
-        for name, s in record.sites.items():
-            why = cause(s) if s.code else ""
-            times = (s.seconds_to_start, s.seconds_to_deliver)
-            shown = ("" if t is None else f"{t:.1f}" for t in times)
-            took = "no" if s.code else "yes"
-            rows.writerow(
-                (record.round, name, took, s.code or "", why, s.records or "", s.attempts, *shown, health(s))
-            )
-    return text.getvalue()
+def table(lines: Mapping[int, str]) -> str:
+    """All rounds and sites as CSV, the newest round first, from each round's own lines."""
+    return _csv([COLUMNS]) + "".join(lines[number] for number in sorted(lines, reverse=True))
+
+
+def lines_of(record: RoundRecord) -> str:
+    """A round's part of the table: a line for each site."""
+    rows = []
+    for name, s in record.sites.items():
+        why = cause(s) if s.code else ""
+        times = (s.seconds_to_start, s.seconds_to_deliver)
+        shown = ("" if t is None else f"{t:.1f}" for t in times)
+        took = "no" if s.code else "yes"
+        rows.append(
+            (record.round, name, took, s.code or "", why, s.records or "", s.attempts, *shown, health(s))
+        )
+    return _csv(rows)
 
 
 def headline(record: RoundRecord) -> str:
@@ -196,3 +198,9 @@ def _row(name: str, site: SiteRound) -> str:
 
 def _seconds(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f} s"
+
+
+def _csv(rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

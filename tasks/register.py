@@ -72,7 +72,7 @@ def register(hub: Hub, study: Study, manifest: RunManifest, record: RoundRecord)
     if known is not None:
         return known.model_version
     with tracked(hub, study, manifest) as run:
-        run.records[record.round] = record
+        run.add(record)
         made = _find_version(run, record) or _make_version(hub, run, study, manifest, record)
         calls = REGISTRATION + _crown(run, study, made)
         _tell(run, record, CALLS - calls + int(record.seconds / SECONDS_PER_BATCH))
@@ -116,7 +116,8 @@ def close_run(
         return
     with tracked(hub, study, manifest) as run:
         if run.parent.tags.get("state") != state:
-            run.records.update({record.round: record for record in records})
+            for record in records:
+                run.add(record)
             run.tell_sites(len(run.children))
             run.tell_participation()
             last = records[-1] if records else None
@@ -148,7 +149,7 @@ def _make_version(
 ) -> Version:
     """Model, files, metrics, version: in an order that lets a repeat go on where it stopped."""
     raw = load_parameters(hub, manifest, record.parameters_key, record.parameters_sha256)
-    spent = modelcard.epsilons(r for n, r in sorted(run.records.items()) if n <= record.round)
+    spent = run.spent_by(record.round)
     tags, card = _version_tags(hub, record, spent), modelcard.round_card(study, record, spent)
     model = _model(run, study, record, ANONYMOUS | tags | {NOTE: card})
     with TemporaryDirectory() as folder:

@@ -31,16 +31,33 @@ KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 @dataclass
 class TrackedRun:
-    """One run's places in MLflow, and what has been sent there."""
+    """One run's places in MLflow, and what has been sent there.
+
+    A round's record is kept until all child runs show it: a long run must not fill the hub's memory.
+    """
 
     tracking: Tracking
     experiment: str
     parent: Run
     children: dict[str, Run]
     champion: Version | None
-    records: dict[int, RoundRecord]  # committed rounds
     begun: int  # rounds up to this one may have been registered in part by an earlier process
+    lines: dict[int, str] = field(default_factory=dict)  # of the table of participation, by round
+    spent: dict[int, dict[str, float]] = field(default_factory=dict)  # each site's epsilon, by round
+    untold: dict[int, RoundRecord] = field(default_factory=dict)  # rounds that a child run lacks
     told: dict[str, set[int]] = field(default_factory=dict)  # site: rounds that its child run shows
+
+    def add(self, record: RoundRecord) -> None:
+        """Take in a committed round, to be told. Safe to repeat."""
+        self.lines[record.round] = participation.lines_of(record)
+        self.spent[record.round] = modelcard.epsilons([record])
+        self.untold[record.round] = record
+
+    def spent_by(self, round_: int) -> dict[str, float]:
+        """What each site has spent when this round is over."""
+        return {
+            site: spent for n in sorted(self.spent) if n <= round_ for site, spent in self.spent[n].items()
+        }
 
     def tell_sites(self, at_most: int) -> None:
         """Send child runs the points they lack, one batch for a site; those that lack most come first."""
@@ -53,17 +70,22 @@ class TrackedRun:
             tags = {"refusal": str(codes[max(codes)]), "refusal_round": str(max(codes))} if codes else {}
             self.tracking.log(self.children[site].id, points, tags=tags)
             self.told.setdefault(site, set()).update(r.round for r in rounds)
+        self._drop_told()
 
     def tell_participation(self) -> None:
         """Put who took part in all rounds so far beside the run: one call."""
         with TemporaryDirectory() as folder:
             file = Path(folder) / PARTICIPATION
-            file.write_text(participation.table(self.records.values()))
+            file.write_text(participation.table(self.lines))
             self.tracking.attach(self.parent, file)
 
     def _lacking(self, site: str) -> list[RoundRecord]:
         told = self.told.get(site, set())
-        return [r for n, r in sorted(self.records.items()) if site in r.sites and n not in told]
+        return [r for n, r in sorted(self.untold.items()) if site in r.sites and n not in told]
+
+    def _drop_told(self) -> None:
+        lacking = {record.round for site in self.children for record in self._lacking(site)}
+        self.untold = {number: self.untold[number] for number in lacking}
 
 
 _known: dict[tuple[str, str], TrackedRun] = {}
@@ -116,11 +138,12 @@ def _open(hub: Hub, study: Study, manifest: RunManifest) -> TrackedRun:
         if site not in children:
             tags = _child_tags(study, manifest, site, parent)
             children[site] = tracking.create_run(experiment, site, tags, manifest.created_at)
-    records = {record.round: record for record in load_records(hub, manifest.run)}
     champion = tracking.version_with_alias(study.name, CHAMPION)
-    return TrackedRun(
-        tracking, experiment, parent, children, champion, records, begun=max(records, default=0)
-    )
+    records = load_records(hub, manifest.run)
+    run = TrackedRun(tracking, experiment, parent, children, champion, begun=len(records))
+    for record in records:
+        run.add(record)
+    return run
 
 
 def _parent_tags(study: Study, manifest: RunManifest) -> dict[str, str]:

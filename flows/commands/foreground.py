@@ -12,8 +12,8 @@ from flows.commands.options import print_json
 from flows.results import results
 from infra.errors import InfraError
 from infra.hub import Hub
-from tasks.commit import load_records
 from tasks.errors import FederationError
+from tasks.recent import new_records
 from tasks.study import Study
 
 
@@ -125,6 +125,6 @@ class _Lines:
         from flows.show import round_line
 
         with suppress(FederationError, InfraError):
-            for record in load_records(self._hub, self._run)[self._shown :]:
+            for record in new_records(self._hub, self._run, self._shown):
                 print(round_line(record), file=sys.stderr, flush=True)
                 self._shown = record.round

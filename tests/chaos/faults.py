@@ -1,30 +1,56 @@
-"""What goes wrong in a run: one fault each, at a named commit point or at a random time.
+"""What goes wrong in a run, as rows of the table: which component, which fault, at which time.
 
-A fault is a generator over a world: what stands before its first `yield` is
-done before the hub starts, and it is woken every few milliseconds until it ends.
+One fault or a pair in each run; what each does is in plays.py. Times, sites and
+passages are drawn, so that a seed fixes a table.
 """
 
 from __future__ import annotations
 
-import os
+import itertools
 import random
 import signal
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from tests.chaos.points import HUB_POINTS, SITE_POINTS, Point
-from tests.chaos.world import LEASE_S, World
+from infra.serverfiles import MLFLOW, PREFECT
+from tests.chaos import disks
+from tests.chaos.plays import (
+    Play,
+    at_point,
+    bad_cables,
+    both,
+    clock_off,
+    disk_full,
+    kill_agents,
+    kill_below,
+    kill_hub,
+    kill_server,
+    kill_store_server,
+    pause_agent,
+    pause_hub,
+    pause_server,
+    pause_store_server,
+    store_away,
+)
+from tests.chaos.points import HUB_POINTS, SERVER_POINTS, SITE_POINTS, Point
 from tests.federation import SITES
+from tests.services.ceph import missing_programs
+from tests.services.namespaces import why_not
 
-Play = Callable[[World], Generator[None, None, None]]
-USUAL_S = 3.0  # about what an undisturbed run takes; random times are drawn from it
+PLAIN, SERVERS, NETWORK = "plain", "servers", "network"
+USUAL_S = {
+    PLAIN: 3.0,
+    SERVERS: 6.0,
+    NETWORK: 6.0,
+}  # about what an undisturbed run takes: times are drawn from it
+SKEW_S = 40.0  # far inside the deadline of a round
 
 PASSAGES = {  # how often a run of three rounds and three sites passes a point at least
     "put ticket": 18,
     "put bell": 18,
     "put commit": 3,
     "put parameters": 4,
+    "put registered": 3,
     "delete ticket": 18,
     "put update": 3,
     "put receipt": 6,
@@ -40,34 +66,35 @@ PASSAGES = {  # how often a run of three rounds and three sites passes a point a
 
 
 class Fault(NamedTuple):
-    """`name` and `component` are the table's row; `play` does it."""
+    """`component` and `name` are the table's row, `world` says where it can be played; `play` does it."""
 
+    world: str
     component: str
     name: str
     play: Play
 
+    @property
+    def title(self) -> str:
+        return f"{self.component}: {self.name}"
 
-def all_faults(draw: random.Random) -> list[Fault]:
-    """One of each kind, with times, sites and passages drawn anew."""
-    points = [Fault("hub", f"kill {name}", _point("hub", _passage(name, draw))) for name in HUB_POINTS]
-    points += [
-        Fault("agent", f"kill {name}", _point(draw.choice(SITES), _passage(name, draw)))
-        for name in SITE_POINTS
-    ]
-    timed = [
-        Fault("hub", "kill -9", _kill_hub(_moment(draw))),
-        Fault("hub", "SIGTERM", _kill_hub(_moment(draw), signal.SIGTERM)),
-        Fault("hub", "paused past its lease", _pause_hub(_moment(draw), draw.uniform(0, 3))),
-        Fault("agent", "kill -9", _kill_agent(draw.choice(SITES), _moment(draw))),
-        Fault("agent", "SIGTERM", _kill_agent(draw.choice(SITES), _moment(draw), signal.SIGTERM)),
-        Fault("agent", "paused", _pause_agent(draw.choice(SITES), _moment(draw), draw.uniform(0.5, 4))),
-        Fault("child", "kill -9", _kill_below(draw.choice(SITES), _moment(draw), job=True)),
-        Fault("template", "kill -9", _kill_below(draw.choice(SITES), _moment(draw), job=False)),
-        Fault("store", "away", _store_away(_moment(draw), draw.uniform(0.5, 3))),
-        Fault("hub+agent", "kill -9", _kill_pair(draw.choice(SITES), _moment(draw))),
-        Fault("agents", "kill -9 all", _kill_all(_moment(draw))),
-    ]
-    return points + timed
+
+def all_faults(draw: random.Random, rounds: int = 3) -> list[Fault]:
+    """One of each kind, with times, sites and passages drawn anew for runs of so many rounds."""
+    plain = [*_points(draw, rounds), *_plain(draw), *_pairs(_kills(PLAIN, draw))]
+    kinds = [Fault(PLAIN, *each) for each in plain]
+    kinds += [Fault(SERVERS, *each) for each in _servers(draw, rounds)]
+    kinds += [Fault(NETWORK, *each) for each in _network(draw)]
+    return kinds
+
+
+def impossible(fault: Fault) -> str | None:
+    """Why this machine cannot play a fault; None where it can."""
+    if fault.name == "disk full":
+        return disks.why_not()
+    if fault.world == NETWORK:
+        absent = missing_programs()
+        return f"{', '.join(absent)} not installed: make services" if absent else why_not()
+    return None
 
 
 def chosen(runs: int, seed: int) -> list[Fault]:
@@ -81,144 +108,104 @@ def chosen(runs: int, seed: int) -> list[Fault]:
     return found[:runs]
 
 
-def nothing(_world: World) -> Generator[None, None, None]:
-    """An undisturbed run."""
-    yield
+Row = tuple[str, str, Play]
 
 
-def _passage(name: str, draw: random.Random) -> Point:
-    return Point(name, draw.randint(1, PASSAGES.get(name.partition(" ")[2], 1)))
+def _points(draw: random.Random, rounds: int) -> Iterator[Row]:
+    for name in HUB_POINTS:
+        yield "hub", f"kill {name}", at_point("hub", _passage(name, draw, rounds))
+    for name in SITE_POINTS:
+        yield "agent", f"kill {name}", at_point(draw.choice(SITES), _passage(name, draw, rounds))
 
 
-def _moment(draw: random.Random) -> float:
-    return draw.uniform(0.0, USUAL_S)
+def _plain(draw: random.Random) -> Iterator[Row]:
+    def when() -> float:
+        return draw.uniform(0.0, USUAL_S[PLAIN])
+
+    for component, play in _kills(PLAIN, draw).items():
+        yield component, "kill -9", play
+    yield "agents", "kill -9 all", kill_agents(SITES, when())
+    yield "hub", "SIGTERM", kill_hub(when(), signal.SIGTERM)
+    yield "agent", "SIGTERM", kill_agents((draw.choice(SITES),), when(), signal.SIGTERM)
+    yield "hub", "paused past its lease", pause_hub(when(), draw.uniform(0, 3))
+    yield "agent", "paused", pause_agent(draw.choice(SITES), when(), draw.uniform(0.5, 4))
+    yield "store", "away", store_away(when() / 3, draw.uniform(0.5, 3))
+    yield "store", "disk full", disk_full("store", when(), draw.uniform(0.5, 3))
+    yield "agent", "disk full", disk_full(draw.choice(SITES), when(), draw.uniform(0.5, 3))
+    skews = {"clock ahead": draw.uniform(1, SKEW_S), "clock behind": -draw.uniform(1, SKEW_S)}
+    for name, seconds in skews.items():
+        yield "hub", name, clock_off("hub", None, seconds)
+        yield "agent", name, clock_off(draw.choice(SITES), None, seconds)
+    for who in ("hub", draw.choice(SITES)):
+        component = "hub" if who == "hub" else "agent"
+        yield component, "clock jumps", clock_off(who, when(), draw.uniform(-SKEW_S, SKEW_S))
 
 
-def _point(who: str, point: Point) -> Play:
-    def play(world: World) -> Generator[None, None, None]:
-        world.arm(who, point)
-        while world.armed(who):
-            yield
-        world.hit()
+def _servers(draw: random.Random, rounds: int) -> Iterator[Row]:
+    def when() -> float:
+        return draw.uniform(0.0, USUAL_S[SERVERS])
 
-    return play
-
-
-def _after(seconds: float) -> Generator[None, None, None]:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        yield
-
-
-def _kill_hub(moment: float, number: signal.Signals = signal.SIGKILL) -> Play:
-    def play(world: World) -> Generator[None, None, None]:
-        yield
-        yield from _after(moment)
-        if world.hubs[-1].poll() is None:
-            world.hubs[-1].send_signal(number)
-            world.hit()
-
-    return play
+    for name in SERVER_POINTS:
+        yield "hub", f"kill {name}", at_point("hub", _passage(name, draw, rounds))
+    kills = _kills(SERVERS, draw)
+    kills |= {
+        name: kill_server(name, when(), draw.uniform(0, 4), whole=draw.random() < 0.5)
+        for name in (PREFECT, MLFLOW)
+    }
+    for component in (PREFECT, MLFLOW):
+        yield component, "kill -9", kills[component]
+        yield component, "paused", pause_server(component, when(), draw.uniform(1, 6))
+    yield "hub's servers", "disk full", disk_full("hub", when(), draw.uniform(0.5, 3))
+    for row in _pairs(kills):
+        if PREFECT in row[0] or MLFLOW in row[0]:
+            yield row
 
 
-def _pause_hub(moment: float, longer: float) -> Play:
-    """A second hub is started beside the sleeping one, which wakes when its lease is over."""
+def _network(draw: random.Random) -> Iterator[Row]:
+    def when() -> float:
+        return draw.uniform(0.0, USUAL_S[NETWORK])
 
-    def play(world: World) -> Generator[None, None, None]:
-        yield
-        yield from _after(moment)
-        sleeper = world.hubs[-1]
-        sleeper.send_signal(signal.SIGSTOP)
-        world.hit()
-        world.start_hub()
-        try:
-            yield from _after(LEASE_S + longer)
-        finally:
-            sleeper.send_signal(signal.SIGCONT)
-
-    return play
-
-
-def _kill_agent(site: str, moment: float, number: signal.Signals = signal.SIGKILL) -> Play:
-    def play(world: World) -> Generator[None, None, None]:
-        yield
-        yield from _after(moment)
-        world.agents[site].send_signal(number)
-        world.hit()
-
-    return play
-
-
-def _pause_agent(site: str, moment: float, seconds: float) -> Play:
-    def play(world: World) -> Generator[None, None, None]:
-        yield
-        yield from _after(moment)
-        world.agents[site].send_signal(signal.SIGSTOP)
-        world.hit()
-        try:
-            yield from _after(seconds)
-        finally:
-            world.agents[site].send_signal(signal.SIGCONT)
-
-    return play
+    for component, names in {"agent": (draw.choice(SITES),), "hub": ("hub",), "all": ("hub", *SITES)}.items():
+        for kind in ("cut", "delay", "loss"):
+            cut, late, loss = kind == "cut", draw.uniform(0.05, 0.4), draw.uniform(0.05, 0.3)
+            yield (
+                component,
+                f"network {kind}",
+                bad_cables(
+                    names,
+                    when(),
+                    draw.uniform(1, 6),
+                    cut=cut,
+                    delay_s=late if kind == "delay" else 0.0,
+                    loss=loss if kind == "loss" else 0.0,
+                ),
+            )
+    kills = _kills(NETWORK, draw) | {"store server": kill_store_server(when(), draw.uniform(0, 3))}
+    yield "store server", "kill -9", kills["store server"]
+    yield "store server", "paused", pause_store_server(when(), draw.uniform(1, 6))
+    for row in _pairs(kills):
+        if "store server" in row[0]:
+            yield row
 
 
-def _kill_below(site: str, moment: float, job: bool) -> Play:
-    """The template of an agent, or the first job that is seen after the moment."""
+def _kills(world: str, draw: random.Random) -> dict[str, Play]:
+    def when() -> float:
+        return draw.uniform(0.0, USUAL_S[world])
 
-    def play(world: World) -> Generator[None, None, None]:
-        yield
-        yield from _after(moment)
-        while True:
-            below = world.children(site)
-            if len(below) > job:
-                break
-            yield
-        os.kill(below[job].pid, signal.SIGKILL)
-        world.touched.add(site)
-        world.hit()
-
-    return play
+    return {
+        "hub": kill_hub(when()),
+        "agent": kill_agents((draw.choice(SITES),), when()),
+        "child": kill_below(draw.choice(SITES), when(), job=True),
+        "template": kill_below(draw.choice(SITES), when(), job=False),
+    }
 
 
-def _store_away(moment: float, seconds: float) -> Play:
-    """The store's folder vanishes, as when its disk is unmounted, and comes back."""
-
-    def play(world: World) -> Generator[None, None, None]:
-        yield
-        while world.progress == 0 and moment > USUAL_S / 2:
-            yield
-        while not (world.folder / "files" / "store" / "shared" / "runs" / world.run).exists():
-            yield
-        yield from _after(moment / 10)
-        store = world.folder / "files" / "store"
-        store.rename(store.with_name("away"))
-        world.hit()
-        try:
-            yield from _after(seconds)
-        finally:
-            store.with_name("away").rename(store)
-
-    return play
+def _pairs(kills: dict[str, Play]) -> Iterator[Row]:
+    """Every two of them, each at its own time."""
+    for one, other in itertools.combinations(kills, 2):
+        yield f"{one} + {other}", "kill -9 both", both(kills[one], kills[other])
 
 
-def _kill_pair(site: str, moment: float) -> Play:
-    def play(world: World) -> Generator[None, None, None]:
-        yield
-        yield from _after(moment)
-        world.agents[site].kill()
-        world.hubs[-1].kill()
-        world.hit()
-
-    return play
-
-
-def _kill_all(moment: float) -> Play:
-    def play(world: World) -> Generator[None, None, None]:
-        yield
-        yield from _after(moment)
-        for agent in world.agents.values():
-            agent.kill()
-        world.hit()
-
-    return play
+def _passage(name: str, draw: random.Random, rounds: int) -> Point:
+    often = PASSAGES.get(name.partition(" ")[2], 1) * rounds // 3
+    return Point(name, draw.randint(1, max(1, often)))

@@ -1,6 +1,6 @@
-"""A hub's flow as a process of its own, without servers, that may end at a commit point.
+"""A hub's flow as a process of its own, that may end at a commit point or have a wrong clock.
 
-python -m tests.chaos.mortal_hub HUB_FOLDER STORE_URL STUDY_JSON RUN POINT_FILE LEASE_S
+python -m tests.chaos.mortal_hub HUB_FOLDER STUDY_JSON RUN POINT_FILE LEASE_S
 """
 
 from __future__ import annotations
@@ -8,22 +8,24 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from infra.errors import InfraError
-from infra.hub import Hub
-from infra.store import open_store
-from tasks import lease
-from tasks.errors import FederationError
-from tasks.study import Study
+from tests.chaos.clocks import bend
 from tests.chaos.points import HUB_KEYS, Armed, MortalStore
 
 
-def main(folder: str, url: str, study: str, run: str, point: str, lease_s: str) -> int:
-    lease.LIFETIME_S, lease.LOOK_S = float(lease_s), 0.1
-    hub = Hub(directory=Path(folder), store_url=url)
-    hub.__dict__["store"] = MortalStore(open_store(url), HUB_KEYS, Armed(Path(point)))
+def main(folder: str, study: str, run: str, point: str, lease_s: str) -> int:
+    bend(Path(point).with_suffix(".clock"))  # before anything takes the right clock as a default
     from flows.commands.foreground import run_training
+    from infra.errors import InfraError
+    from infra.hub import Hub
+    from infra.store import open_store
+    from tasks import lease
+    from tasks.errors import FederationError
+    from tasks.study import Study
 
+    lease.LIFETIME_S, lease.LOOK_S = float(lease_s), 0.1
+    hub = Hub.load(Path(folder))
     try:
+        hub.__dict__["store"] = MortalStore(open_store(hub.store_url), HUB_KEYS, Armed(Path(point)))
         run_training(hub, Study.model_validate_json(Path(study).read_bytes()), run, live=False)
     except KeyboardInterrupt:
         return 130  # as cli.py does

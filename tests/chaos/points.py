@@ -34,6 +34,7 @@ HUB_KEYS = {  # what the hub writes, in the order in which a run does so first
     "bell": re.compile(r"sites/.*/in/bell"),
     "commit": re.compile(r"hub/runs/.*/rounds/"),
     "ended": re.compile(r"hub/runs/.*/ended\.json"),
+    "registered": re.compile(r"hub/runs/.*/registered/"),  # only where there is an MLflow
 }
 SITE_KEYS = {
     "progress": re.compile(r".*/progress\.json"),
@@ -43,6 +44,8 @@ SITE_KEYS = {
 SITE_STEPS = ("reserve", "charge", "payload kept", "keep", "delivered", "ledger head", "audit secure")
 
 HUB_POINTS = [f"{when} put {name}" for name in HUB_KEYS for when in ("before", "after")]
+SERVER_POINTS = [point for point in HUB_POINTS if point.endswith(" registered")]
+HUB_POINTS = [point for point in HUB_POINTS if point not in SERVER_POINTS]
 HUB_POINTS += ["before delete ticket", "after delete ticket"]
 SITE_POINTS = [f"{when} put {name}" for name in SITE_KEYS for when in ("before", "after")]
 SITE_POINTS += [f"{when} {name}" for name in SITE_STEPS for when in ("before", "after")]

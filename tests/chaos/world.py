@@ -1,7 +1,8 @@
 """A hub's flow and three agents as real processes, kept alive as systemd would, for one run after another.
 
 Agents stay warm between runs. Whatever ends in a run is started again at once;
-a fault (faults.py) decides what ends, stops or goes away, and when.
+a fault (faults.py) decides what ends, stops or goes away, and when. This world
+has a directory as its store and no server; others are in worlds.py.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
+from typing import Self
 
 import psutil
 
@@ -23,16 +27,22 @@ from simulation.approving import approve_everywhere
 from sites.settings import load_site
 from tasks import layout
 from tasks.card import publish_card
+from tasks.contracts import RoundRecord
 from tasks.propose import propose
 from tasks.study import Study
+from tests.chaos import disks
+from tests.chaos.clocks import set_off
 from tests.chaos.points import Point, arm
 from tests.federation import SITES, a_study, write_site
 
 ROOT = Path(__file__).resolve().parents[2]
 LEASE_S = 3.0  # in production a minute: the harness waits for it often
-RUN_LIMIT_S = 120.0
+DEADLINE_S = 300  # of a round: a busy machine takes a minute to start an agent
+RUN_LIMIT_S = 600.0
 LOOK_S = 0.02
 LEASE_LOST = 6  # exit code of a hub that finds a successor
+AWAY = 4  # exit code of a hub whose store or server is away when it begins, or MLflow when it ends
+DISK_MIB = 64
 
 
 class Stuck(Exception):
@@ -42,31 +52,29 @@ class Stuck(Exception):
 class World:
     """Hub and agents of one folder; a context manager that leaves no process behind."""
 
+    excused = frozenset(
+        {0, 130, LEASE_LOST, -signal.SIGKILL, -signal.SIGTERM}
+    )  # the last: it had not begun yet
+
     def __init__(self, folder: Path, rounds: int = 3):
         self.folder = folder
-        self.study: Study = a_study(rounds=rounds, deadline_s=60)
-        self.hub = Hub(directory=folder / "hub", store_url=(folder / "files" / "store").as_uri())
+        self.study: Study = a_study(rounds=rounds, deadline_s=DEADLINE_S)
+        self.store = folder / "files" / "store"
+        self.hub = Hub(directory=folder / "hub", store_url=self.store.as_uri())
         self.hubs: list[subprocess.Popen[bytes]] = []
         self.agents: dict[str, subprocess.Popen[bytes]] = {}
         self.sessions: set[int] = set()  # of all processes that were ever started here
         self.run = ""
-        self.touched: set[str] = set()  # sites that lost a process in this run
+        self.lost: Counter[str] = Counter()  # processes that each site lost in this run
+        self.hit_at = 0.0
+        self._stack = ExitStack()
 
-    def __enter__(self) -> World:
-        publish_card(self.hub)
-        for site in SITES:
-            extra = "testing: {seeded_noise: true}\n"
-            file = write_site(self.folder / "files", site, extra=extra, epsilon=10_000.0)
-            acquaint(self.hub, load_site(file))
-            self.start_agent(site)
-        (self.folder / "study.json").write_bytes(self.study.to_bytes())
-        files = [load_site(self.folder / "files" / f"{site}.yaml") for site in SITES]
-        approve_everywhere(files, self.study, propose(self.hub, self.study))
-        until = time.monotonic() + RUN_LIMIT_S
-        while any(self.hub.store.get(layout.card_key(site)) is None for site in SITES):
-            if time.monotonic() > until:
-                raise Stuck(f"agents did not start; look into {self.folder}")
-            time.sleep(0.1)
+    def __enter__(self) -> Self:
+        try:
+            self._open()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -80,6 +88,7 @@ class World:
             except subprocess.TimeoutExpired:
                 each.kill()
                 each.wait()
+        self._stack.close()
 
     def play(self, run: str, fault: Callable[[World], Generator[None, None, None]]) -> float:
         """Play a whole run under a fault; returns the seconds from the fault to the next committed round.
@@ -90,46 +99,34 @@ class World:
         Raises:
             Stuck: the run does not end.
         """
-        self.run, self.hubs, self.touched, self.hit_at = run, [], set(), 0.0
+        self.run, self.hubs, self.lost, self.hit_at = run, [], Counter(), 0.0
         going = fault(self)
         next(going, None)  # arms
         self.start_hub()
-        until, at_hit, recovered = time.monotonic() + RUN_LIMIT_S, 0, 0.0
-        while True:
-            next(going, None)
-            self._revive_agents()
-            if self.hit_at and not recovered:
-                at_hit = at_hit or self.progress + 1
-                recovered = time.monotonic() if self.progress >= at_hit else 0.0
-            if self._over():
-                break
-            if time.monotonic() > until:
-                raise Stuck(f"run {run} did not end in {RUN_LIMIT_S:.0f} s; {self._last_words()}")
-            time.sleep(LOOK_S)
-        going.close()  # takes back what it has done; a fault that never came does not wait for ever
-        for file in self.folder.glob("*.point"):
-            file.unlink()
-        return max(0.0, (recovered or time.monotonic()) - self.hit_at) if self.hit_at else 0.0
+        try:
+            return self._to_its_end(going)
+        finally:
+            going.close()  # takes back what it has done; a fault that never came does not wait for ever
+            for file in (*self.folder.glob("*.point"), *self.folder.glob("*.clock")):
+                file.unlink()
 
     @property
     def progress(self) -> int:
         """Committed rounds, and one for the end."""
-        place = self.folder / "files" / "store" / "hub" / "runs" / self.run
+        place = self.store / "hub" / "runs" / self.run
         return len(list(place.glob("rounds/*.json"))) + (place / "ended.json").exists()
+
+    @property
+    def begun(self) -> bool:
+        """True where sites may have heard of the run."""
+        return (self.store / "shared" / "runs" / self.run).exists()
 
     def hit(self) -> None:
         """The fault happens now."""
         self.hit_at = self.hit_at or time.monotonic()
 
     def start_hub(self) -> subprocess.Popen[bytes]:
-        facts = (
-            self.hub.directory,
-            self.hub.store_url,
-            self.folder / "study.json",
-            self.run,
-            self.folder / "hub.point",
-            LEASE_S,
-        )
+        facts = (self.hub.directory, self.folder / "study.json", self.run, self.folder / "hub.point", LEASE_S)
         hub = self._start("hub", "tests.chaos.mortal_hub", *map(str, facts))
         self.hubs.append(hub)
         return hub
@@ -144,6 +141,15 @@ class World:
 
     def armed(self, who: str) -> bool:
         return (self.folder / f"{who}.point").exists()
+
+    def set_clock(self, who: str, seconds: float) -> None:
+        """From now on the time of day of that process and its successors is off by so much."""
+        set_off(self.folder / f"{who}.clock", seconds)
+
+    def disk(self, who: str) -> Path:
+        """The folder that is a small disk of its own: the store's, the hub's, a site's."""
+        own = {"store": self.store, "hub": self.hub.directory}
+        return own.get(who, self.folder / "files" / f"{who}.state")
 
     def children(self, site: str) -> list[psutil.Process]:
         """The template of a site's agent, and after it the job that runs."""
@@ -162,8 +168,73 @@ class World:
                     found.append(pid)
         return [pid for pid in found if psutil.pid_exists(pid)]
 
-    def _start(self, log: str, module: str, *words: str) -> subprocess.Popen[bytes]:
-        with (self.folder / f"{log}.log").open("ab") as out:
+    def settle(self) -> None:
+        """Wait until all that was hit stands again, so that it can be looked at."""
+
+    def views(self, records: list[RoundRecord]) -> Iterable[str]:
+        """What Prefect and MLflow show wrongly, as sentences."""
+        del records
+        return ()
+
+    def _open(self) -> None:
+        self._mount()
+        self._serve()
+        self.hub.save()
+        publish_card(self.hub)
+        for site in SITES:
+            acquaint(self.hub, load_site(self._site_file(site)))
+            self.start_agent(site)
+        (self.folder / "study.json").write_bytes(self.study.to_bytes())
+        files = [load_site(self.folder / "files" / f"{site}.yaml") for site in SITES]
+        approve_everywhere(files, self.study, propose(self.hub, self.study))
+        until = time.monotonic() + RUN_LIMIT_S
+        while any(self.hub.store.get(layout.card_key(site)) is None for site in SITES):
+            if time.monotonic() > until or any(agent.poll() is not None for agent in self.agents.values()):
+                raise Stuck(f"agents did not start; look into {self.folder}")
+            time.sleep(0.1)
+
+    def _mount(self) -> None:
+        if disks.why_not() is None:
+            mounted = self._stack.enter_context(disks.Disks())
+            for who in ("store", *SITES):
+                mounted.add(self.disk(who), DISK_MIB)
+
+    def _serve(self) -> None:
+        """Start what else the world has."""
+
+    def _site_file(self, site: str) -> Path:
+        extra = "testing: {seeded_noise: true}\n"
+        return write_site(self.folder / "files", site, extra=extra, epsilon=10_000.0)
+
+    def _place(self, who: str) -> AbstractContextManager[object]:
+        """What a process is started in."""
+        del who
+        return nullcontext()
+
+    def _revive(self) -> None:
+        for site, agent in self.agents.items():
+            if agent.poll() is not None:
+                self.hit()
+                self.lost[site] += 1
+                self.start_agent(site)
+
+    def _to_its_end(self, going: Generator[None, None, None]) -> float:
+        until, at_hit, recovered = time.monotonic() + RUN_LIMIT_S, 0, 0.0
+        while True:
+            next(going, None)
+            self._revive()
+            if self.hit_at and not recovered:
+                at_hit = at_hit or self.progress + 1
+                recovered = time.monotonic() if self.progress >= at_hit else 0.0
+            if self._over():
+                break
+            if time.monotonic() > until:
+                raise Stuck(f"run {self.run} did not end in {RUN_LIMIT_S:.0f} s; {self._last_words()}")
+            time.sleep(LOOK_S)
+        return max(0.0, (recovered or time.monotonic()) - self.hit_at) if self.hit_at else 0.0
+
+    def _start(self, who: str, module: str, *words: str) -> subprocess.Popen[bytes]:
+        with (self.folder / f"{who}.log").open("ab") as out, self._place(who):
             made = subprocess.Popen(
                 [sys.executable, "-m", module, *words],
                 cwd=ROOT,
@@ -175,17 +246,11 @@ class World:
         self.sessions.add(made.pid)
         return made
 
-    def _revive_agents(self) -> None:
-        for site, agent in self.agents.items():
-            if agent.poll() is not None:
-                self.hit()
-                self.touched.add(site)
-                self.start_agent(site)
-
     def _over(self) -> bool:
         """True where every hub has ended and one of them in good order; starts a hub again where all have died."""
         codes = [each.poll() for each in self.hubs]
-        strange = [c for c in codes if c is not None and c not in (0, 130, LEASE_LOST, -signal.SIGKILL)]
+        excused = self.excused | ({AWAY} if self.hit_at else set())
+        strange = [c for c in codes if c is not None and c not in excused]
         if strange:
             raise Stuck(f"a hub of run {self.run} ended with {strange}; {self._last_words()}")
         if None in codes:

@@ -118,7 +118,7 @@ class Ceph:
             self._make_disks()
             self._start("ceph-mon", "-i", "a")
             self._start("ceph-osd", "-i", "0")
-            self._start("radosgw", "-n", "client.rgw.a")
+            self.start_gateway()
             self._await()
         except BaseException:
             self.__exit__()
@@ -131,6 +131,22 @@ class Ceph:
             daemon.kill()
         for daemon in self._daemons:
             daemon.wait()
+
+    @property
+    def gateway(self) -> subprocess.Popen[bytes]:
+        """The process that speaks S3. What it has acknowledged is kept by the others."""
+        return self._daemons[-1]
+
+    def start_gateway(self) -> None:
+        """The first one, or its successor at the same address."""
+        self._start("radosgw", "-n", "client.rgw.a")
+
+    def answers(self) -> bool:
+        try:
+            with urlopen(self.endpoint, timeout=2):
+                return True
+        except OSError:
+            return False
 
     def add_user(self, name: str) -> Keys:
         keys = Keys(uuid.uuid4().hex[:20], uuid.uuid4().hex)
@@ -190,11 +206,9 @@ class Ceph:
     def _await(self) -> None:
         patience = time.monotonic() + START_S
         while time.monotonic() < patience and all(daemon.poll() is None for daemon in self._daemons):
-            try:
-                with urlopen(self.endpoint, timeout=2):
-                    return
-            except OSError:
-                time.sleep(0.03)
+            if self.answers():
+                return
+            time.sleep(0.03)
         logs = "\n".join(
             f"{p.name}: {p.read_text(errors='replace')[-600:]}" for p in self._folder.glob("*.log")
         )

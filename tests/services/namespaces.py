@@ -30,7 +30,7 @@ def why_not() -> str | None:
     made = subprocess.run(["ip", "netns", "add", probe], capture_output=True, text=True)
     if made.returncode:
         return made.stderr.strip()
-    _ip("netns", "delete", probe)
+    ip("netns", "delete", probe)
     return None
 
 
@@ -44,7 +44,7 @@ class Machines:
     def __enter__(self) -> Machines:
         try:
             self._add("store")
-            _ip("-n", self.space("store"), "address", "add", f"{STORE}/32", "dev", "lo")
+            ip("-n", self.space("store"), "address", "add", f"{STORE}/32", "dev", "lo")
             for number, name in enumerate(self._names, start=1):
                 self._add(name)
                 self._connect(name, f"10.213.{number}.2")
@@ -92,22 +92,22 @@ class Machines:
         return subprocess.run(shown, capture_output=True, text=True, check=True).stdout
 
     def _add(self, name: str) -> None:
-        _ip("netns", "add", self.space(name))
-        _ip("-n", self.space(name), "link", "set", "lo", "up")
+        ip("netns", "add", self.space(name))
+        ip("-n", self.space(name), "link", "set", "lo", "up")
 
     def _connect(self, name: str, address: str) -> None:
         """One cable to the store's machine; each end knows one address at the other end."""
         here, there = "store", f"to-{name}"[:15]
         mine, theirs = ["-n", self.space(name)], ["-n", self.space("store")]
-        _ip(*mine, "link", "add", here, "type", "veth", "peer", "name", there, "netns", self.space("store"))
-        _ip(*mine, "address", "add", f"{address}/32", "dev", here)
-        _ip(*mine, "link", "set", here, "up")
-        _ip(*theirs, "link", "set", there, "up")
-        _ip(*mine, "route", "add", STORE, "dev", here)
-        _ip(*theirs, "route", "add", address, "dev", there)
+        ip(*mine, "link", "add", here, "type", "veth", "peer", "name", there, "netns", self.space("store"))
+        ip(*mine, "address", "add", f"{address}/32", "dev", here)
+        ip(*mine, "link", "set", here, "up")
+        ip(*theirs, "link", "set", there, "up")
+        ip(*mine, "route", "add", STORE, "dev", here)
+        ip(*theirs, "route", "add", address, "dev", there)
 
 
-def _ip(*words: str) -> None:
+def ip(*words: str) -> None:
     done = subprocess.run(["ip", *words], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"ip {' '.join(words)}: {done.stderr.strip()}")

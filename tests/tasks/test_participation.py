@@ -8,7 +8,7 @@ import io
 import pytest
 
 from tasks.contracts import Code, Phases, SiteRound
-from tasks.participation import cause, facts, health, markdown, table, warnings
+from tasks.participation import cause, facts, health, lines_of, markdown, table, warnings
 from tests.rounds import a_record
 
 
@@ -88,7 +88,9 @@ def test_the_page_has_a_line_for_each_site_and_for_each_phase():
 
 def test_the_table_for_mlflow_has_a_line_for_each_site_and_round_newest_first():
     """A spreadsheet opens it."""
-    rows = list(csv.DictReader(io.StringIO(table([with_sites(1), with_sites(2, west=missing())]))))
+    lines = {1: lines_of(with_sites(1)), 2: lines_of(with_sites(2, west=missing()))}
+
+    rows = list(csv.DictReader(io.StringIO(table(lines))))
 
     assert [row["round"] for row in rows] == ["2"] * 4 + ["1"] * 4
     assert (rows[3]["site"], rows[3]["took part"], rows[3]["code"]) == ("west", "no", "no_answer")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from infra.tracking import Version
+from infra.tracking import Run, Version
 from tasks.register import beats, close_run, open_run, register
-from tests.rounds import a_hub, a_manifest, a_record, a_study
+from tasks.trackedrun import TrackedRun
+from tests.rounds import SITES, a_hub, a_manifest, a_record, a_study
 
 
 def a_version(number: int, run: str = "toy-1", **metrics: float) -> Version:
@@ -44,3 +45,34 @@ def test_a_hub_without_mlflow_registers_nothing(tmp_path):
 def test_the_champion_is_the_best_validated(made, champion, takes_it):
     """The alias is what people load: a worse model must never get it."""
     assert beats(made, champion) is takes_it
+
+
+class Noting:
+    """MLflow's side of a run, which only notes whose points came."""
+
+    def __init__(self):
+        self.batches = []
+
+    def log(self, run, points, tags=None):
+        self.batches.append((run, [p.step for p in points]))
+
+
+def test_a_long_run_keeps_no_round_that_mlflow_shows():
+    """A hub that plays for months must not grow with its rounds' records; nor may a round be left out."""
+    noting = Noting()
+    children = {site: Run(site, {}, "") for site in SITES}
+    run = TrackedRun(noting, "1", Run("parent", {}, ""), children, None, begun=0)
+
+    kept = []
+    for number in range(1, 31):
+        run.add(a_record(number))
+        run.tell_sites(at_most=1)  # what a short round has left for them
+        kept.append(len(run.untold))
+    run.tell_sites(at_most=len(children))
+
+    assert max(kept) <= len(children)
+    assert run.untold == {}
+    assert {
+        site: sorted({n for child, steps in noting.batches if child == site for n in steps}) for site in SITES
+    } == {site: list(range(1, 31)) for site in SITES}
+    assert run.spent_by(30)["east"] == a_record(30).sites["east"].spent.epsilon
