@@ -18,11 +18,21 @@ import struct
 import threading
 import time
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
+from tests.services import namespaces
 from tests.services.namespaces import STORE, Machines, ip
 
+TUN = Path("/dev/net/tun")
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000  # linux/if_tun.h
 PACKET_BYTES = 65_536
+
+
+@cache
+def why_not() -> str | None:
+    """Why there can be no such cables here; None where there can."""
+    return namespaces.why_not() or (None if os.access(TUN, os.R_OK | os.W_OK) else f"no {TUN} here")
 
 
 @dataclass
@@ -104,6 +114,6 @@ class Cabled(Machines):
 
 def _device(name: str) -> int:
     """A TUN device in the namespace of the calling thread; what it is told to send is read from the number."""
-    end = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    end = os.open(TUN, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     fcntl.ioctl(end, TUNSETIFF, struct.pack("16sH14x", name.encode(), IFF_TUN | IFF_NO_PI))
     return end

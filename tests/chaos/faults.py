@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from infra.serverfiles import MLFLOW, PREFECT
-from tests.chaos import disks
+from tests.chaos import cables, disks
 from tests.chaos.plays import (
     Play,
     at_point,
@@ -35,7 +35,6 @@ from tests.chaos.plays import (
 from tests.chaos.points import HUB_POINTS, SERVER_POINTS, SITE_POINTS, Point
 from tests.federation import SITES
 from tests.services.ceph import missing_programs
-from tests.services.namespaces import why_not
 
 PLAIN, SERVERS, NETWORK = "plain", "servers", "network"
 USUAL_S = {
@@ -93,7 +92,7 @@ def impossible(fault: Fault) -> str | None:
         return disks.why_not()
     if fault.world == NETWORK:
         absent = missing_programs()
-        return f"{', '.join(absent)} not installed: make services" if absent else why_not()
+        return f"{', '.join(absent)} not installed: make services" if absent else cables.why_not()
     return None
 
 

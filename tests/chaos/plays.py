@@ -178,12 +178,12 @@ def clock_off(who: str, moment: float | None, seconds: float) -> Play:
     """From the start (None), or by a jump in the middle of the run."""
 
     def play(world: World) -> Going:
-        if moment is not None:
-            yield
-            yield from _after(moment)
-            world.hit()
-        world.set_clock(who, seconds)
+        if moment is None:
+            world.set_clock(who, seconds)
         yield
+        yield from _after(moment or 0.0)
+        world.set_clock(who, seconds)
+        world.hit()
 
     return play
 

@@ -17,7 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -56,12 +56,12 @@ def one(world: World, fault: Fault, number: int) -> Result:
     return Result(*about, broken, bool(world.hit_at), recovered)
 
 
-def all_runs(folder: Path, wanted: dict[int, Fault]) -> Iterator[Result]:
+def all_runs(folder: Path, wanted: dict[int, Fault], terms: dict[str, Any]) -> Iterator[Result]:
     """Play every fault, world by world; a broken one is left behind and a new one is made."""
     for kind, make in WORLDS.items():
         left = [number for number, fault in wanted.items() if fault.world == kind]
         while left:
-            with make(_place(folder, f"{kind}-from-{left[0]:04d}")) as world:
+            with make(_place(folder, f"{kind}-from-{left[0]:04d}"), **terms) as world:
                 world.play("warm-up", nothing)
                 for number in left[:RUNS_PER_WORLD]:
                     left.remove(number)
@@ -102,6 +102,9 @@ def main() -> int:
     )
     parser.add_argument("--only", default="", help="only faults whose `component: name` has this in it")
     parser.add_argument("--world", choices=list(WORLDS), help="only runs in this one")
+    parser.add_argument(
+        "--terms", type=json.loads, default={}, help="of the study, as JSON, over the usual ones"
+    )
     args = parser.parse_args()
     folder = args.folder or Path(mkdtemp(prefix="chaos-"))
     many = dict(enumerate(chosen(args.runs * 100 if args.only else args.runs, args.seed), 1))
@@ -111,7 +114,7 @@ def main() -> int:
     known = {result.number for result in results}
     wanted = {n: many[n] for n in asked if n not in known and not impossible(many[n])}
     with polite_end():  # no agent is left behind, however the harness ends
-        for result in all_runs(folder, dict(list(wanted.items())[: args.runs])):
+        for result in all_runs(folder, dict(list(wanted.items())[: args.runs]), args.terms):
             results.append(result)
             _tell(result, args.results)
     Console(width=110).print(table(results))

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import psutil
 
@@ -56,9 +56,10 @@ class World:
         {0, 130, LEASE_LOST, -signal.SIGKILL, -signal.SIGTERM}
     )  # the last: it had not begun yet
 
-    def __init__(self, folder: Path, rounds: int = 3):
+    def __init__(self, folder: Path, rounds: int = 3, **terms: Any):
+        """`terms`: of the study, such as secure_aggregation."""
         self.folder = folder
-        self.study: Study = a_study(rounds=rounds, deadline_s=DEADLINE_S)
+        self.study: Study = a_study(**{"rounds": rounds, "deadline_s": DEADLINE_S} | terms)
         self.store = folder / "files" / "store"
         self.hub = Hub(directory=folder / "hub", store_url=self.store.as_uri())
         self.hubs: list[subprocess.Popen[bytes]] = []

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
@@ -38,8 +39,8 @@ PREFIX = "chaos"
 class ServersWorld(World):
     """With Prefect's and MLflow's servers, on SQLite in the hub's folder."""
 
-    def __init__(self, folder: Path, rounds: int = 3):
-        super().__init__(folder, rounds)
+    def __init__(self, folder: Path, rounds: int = 3, **terms: Any):
+        super().__init__(folder, rounds, **terms)
         self._back_at: dict[str, float] = {}
 
     def signal_server(self, name: str, number: signal.Signals, whole: bool = True) -> None:
