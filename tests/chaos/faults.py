@@ -14,22 +14,24 @@ from typing import NamedTuple
 
 from infra.serverfiles import MLFLOW, PREFECT
 from tests.chaos import cables, disks
+from tests.chaos.outages import (
+    bad_cables,
+    kill_server,
+    kill_store_server,
+    pause_server,
+    pause_store_server,
+)
 from tests.chaos.plays import (
     Play,
     at_point,
-    bad_cables,
     both,
     clock_off,
     disk_full,
     kill_agents,
     kill_below,
     kill_hub,
-    kill_server,
-    kill_store_server,
     pause_agent,
     pause_hub,
-    pause_server,
-    pause_store_server,
     store_away,
 )
 from tests.chaos.points import HUB_POINTS, SERVER_POINTS, SITE_POINTS, Point

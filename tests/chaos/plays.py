@@ -1,7 +1,8 @@
 """What a fault does, as generators over a world: woken every few milliseconds until they end.
 
 What stands before the first `yield` is done before the hub starts. A play that
-takes something away gives it back in a `finally`, for it may be closed early.
+takes something away gives it back in a `finally`, for it may be closed early. What servers
+and networks do is in outages.py.
 Which plays there are in the table, and with which numbers, is faults.py's matter.
 """
 
@@ -13,12 +14,9 @@ import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-import psutil
-
 from tests.chaos import disks
 from tests.chaos.points import Point
 from tests.chaos.world import LEASE_S, World
-from tests.chaos.worlds import NetworkWorld, ServersWorld
 
 Going = Generator[None, None, None]
 Play = Callable[..., Going]
@@ -60,7 +58,7 @@ def at_point(who: str, point: Point) -> Play:
 def kill_hub(moment: float, number: signal.Signals = signal.SIGKILL) -> Play:
     def play(world: World) -> Going:
         yield
-        yield from _after(moment)
+        yield from after(moment)
         if world.hubs[-1].poll() is None:
             world.hubs[-1].send_signal(number)
             world.hit()
@@ -73,13 +71,13 @@ def pause_hub(moment: float, longer: float) -> Play:
 
     def play(world: World) -> Going:
         yield
-        yield from _after(moment)
+        yield from after(moment)
         sleeper = world.hubs[-1]
         sleeper.send_signal(signal.SIGSTOP)
         world.hit()
         world.start_hub()
         try:
-            yield from _after(LEASE_S + longer)
+            yield from after(LEASE_S + longer)
         finally:
             sleeper.send_signal(signal.SIGCONT)
 
@@ -89,7 +87,7 @@ def pause_hub(moment: float, longer: float) -> Play:
 def kill_agents(sites: tuple[str, ...], moment: float, number: signal.Signals = signal.SIGKILL) -> Play:
     def play(world: World) -> Going:
         yield
-        yield from _after(moment)
+        yield from after(moment)
         for site in sites:
             world.agents[site].send_signal(number)
         world.hit()
@@ -100,12 +98,12 @@ def kill_agents(sites: tuple[str, ...], moment: float, number: signal.Signals = 
 def pause_agent(site: str, moment: float, seconds: float) -> Play:
     def play(world: World) -> Going:
         yield
-        yield from _after(moment)
+        yield from after(moment)
         agent = world.agents[site]
         agent.send_signal(signal.SIGSTOP)
         world.hit()
         try:
-            yield from _after(seconds)
+            yield from after(seconds)
         finally:
             agent.send_signal(signal.SIGCONT)
 
@@ -117,7 +115,7 @@ def kill_below(site: str, moment: float, job: bool) -> Play:
 
     def play(world: World) -> Going:
         yield
-        yield from _after(moment)
+        yield from after(moment)
         while len(below := world.children(site)) <= job:
             yield
         try:
@@ -137,12 +135,12 @@ def store_away(moment: float, seconds: float) -> Play:
         yield
         while not world.begun:
             yield
-        yield from _after(moment)
+        yield from after(moment)
         away = world.store.with_name("away")
         _move(world.store, away)
         world.hit()
         try:
-            yield from _after(seconds)
+            yield from after(seconds)
         finally:
             _move(away, world.store)
 
@@ -161,7 +159,7 @@ def disk_full(who: str, moment: float, seconds: float) -> Play:
 
     def play(world: World) -> Going:
         yield
-        yield from _after(moment)
+        yield from after(moment)
         world.hit()
         until = time.monotonic() + seconds
         try:
@@ -181,86 +179,14 @@ def clock_off(who: str, moment: float | None, seconds: float) -> Play:
         if moment is None:
             world.set_clock(who, seconds)
         yield
-        yield from _after(moment or 0.0)
+        yield from after(moment or 0.0)
         world.set_clock(who, seconds)
         world.hit()
 
     return play
 
 
-def kill_server(name: str, moment: float, away_s: float, whole: bool = True) -> Play:
-    def play(world: ServersWorld) -> Going:
-        yield
-        yield from _after(moment)
-        world.kill_server(name, away_s, whole)
-        world.hit()
-
-    return play
-
-
-def pause_server(name: str, moment: float, seconds: float) -> Play:
-    """It still takes connections and never answers."""
-
-    def play(world: ServersWorld) -> Going:
-        yield
-        yield from _after(moment)
-        world.signal_server(name, signal.SIGSTOP)
-        world.hit()
-        try:
-            yield from _after(seconds)
-        finally:
-            world.signal_server(name, signal.SIGCONT)
-
-    return play
-
-
-def kill_store_server(moment: float, away_s: float) -> Play:
-    def play(world: NetworkWorld) -> Going:
-        yield
-        yield from _after(moment)
-        world.kill_store_server(away_s)
-        world.hit()
-
-    return play
-
-
-def pause_store_server(moment: float, seconds: float) -> Play:
-    def play(world: NetworkWorld) -> Going:
-        yield
-        yield from _after(moment)
-        gateway = psutil.Process(world.ceph.gateway.pid)
-        gateway.suspend()
-        world.hit()
-        try:
-            yield from _after(seconds)
-        finally:
-            gateway.resume()
-
-    return play
-
-
-def bad_cables(
-    names: tuple[str, ...], moment: float, seconds: float, *, cut: bool, delay_s: float, loss: float
-) -> Play:
-    """The ways of these machines to the store: no packet, late packets, lost packets."""
-
-    def play(world: NetworkWorld) -> Going:
-        yield
-        yield from _after(moment)
-        cables = [world.machines.cables[name] for name in names]
-        for cable in cables:
-            cable.cut, cable.delay_s, cable.loss = cut, delay_s, loss
-        world.hit()
-        try:
-            yield from _after(seconds)
-        finally:
-            for cable in cables:
-                cable.mend()
-
-    return play
-
-
-def _after(seconds: float) -> Going:
+def after(seconds: float) -> Going:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         yield

@@ -7,8 +7,6 @@ has a directory as its store and no server; others are in worlds.py.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -33,6 +31,7 @@ from tasks.study import Study
 from tests.chaos import disks
 from tests.chaos.clocks import set_off
 from tests.chaos.points import Point, arm
+from tests.chaos.processes import below, end, members
 from tests.federation import SITES, a_study, write_site
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,16 +78,7 @@ class World:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for each in (*self.hubs, *self.agents.values()):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(each.pid, signal.SIGCONT)
-            each.terminate()
-        for each in (*self.hubs, *self.agents.values()):
-            try:
-                each.wait(10)
-            except subprocess.TimeoutExpired:
-                each.kill()
-                each.wait()
+        end([*self.hubs, *self.agents.values()])
         self._stack.close()
 
     def play(self, run: str, fault: Callable[[World], Generator[None, None, None]]) -> float:
@@ -154,20 +144,12 @@ class World:
 
     def children(self, site: str) -> list[psutil.Process]:
         """The template of a site's agent, and after it the job that runs."""
-        try:
-            return psutil.Process(self.agents[site].pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            return []
+        return below(self.agents[site].pid)
 
     def orphans(self) -> list[int]:
         """Processes of sessions whose leader is gone."""
         living = {each.pid for each in (*self.hubs, *self.agents.values()) if each.poll() is None}
-        found = []
-        for pid in psutil.pids():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                if os.getsid(pid) in self.sessions - living and pid not in living:
-                    found.append(pid)
-        return [pid for pid in found if psutil.pid_exists(pid)]
+        return [pid for pid in members(self.sessions - living) if pid not in living]
 
     def settle(self) -> None:
         """Wait until all that was hit stands again, so that it can be looked at."""
