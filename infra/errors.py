@@ -3,6 +3,7 @@
 InfraError
   FileError      a file of the user's is missing or wrong: names the line and the cure
   StoreError     the object store refused or cannot be reached
+    UploadClosedError  there is no valid address to write this object to
   SealError      a message is oversized, unreadable, altered or signed by somebody else
   ServiceError   a server of the hub does not start or answer
   RunCancelledError  somebody has taken the run back
@@ -29,6 +30,10 @@ class StoreError(InfraError):
     def __init__(self, text: str = "", *, passing: bool = False):
         super().__init__(text)
         self.passing = passing
+
+
+class UploadClosedError(StoreError):
+    """Trying again does not help, until somebody sends a new address (infra/store/presigned.py)."""
 
 
 class SealError(InfraError):

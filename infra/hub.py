@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -23,6 +23,9 @@ from infra.signing import SigningKey
 from infra.store import open_store
 from infra.store.base import Store
 from infra.store.patient import PatientStore
+
+if TYPE_CHECKING:
+    from infra.store.signer import Signer  # botocore: 12 MB, only where it is used
 
 NAME = "hub"  # the name it signs under
 FACTS = "hub.json"  # in the hub's folder
@@ -78,6 +81,13 @@ class Hub(BaseModel):
     @cached_property
     def store(self) -> Store:
         return open_store(self.store_url)
+
+    @cached_property
+    def signer(self) -> Signer:
+        """Signs addresses for sites that may not write. Raises StoreError: the store is a folder."""
+        from infra.store.signer import Signer
+
+        return Signer.from_url(self.store_url)
 
     @cached_property
     def key(self) -> SigningKey:

@@ -8,14 +8,15 @@ the very functions behind the commands, words and all.
 from __future__ import annotations
 
 from infra.hub import Hub
-from sites.enrol import answer, look, store_of
+from sites.enrol import answer, look
 from sites.identity import own_card, own_identity, pin_hub
 from sites.membership import heed
 from sites.settings import Site
+from sites.uploads import store_of
 from tasks.card import hub_card
 from tasks.errors import ContractError
 from tasks.invitations import answers, confirm, invite
-from tasks.membership import Member
+from tasks.membership import Member, Uploads
 from tasks.registry import admit
 
 
@@ -29,9 +30,9 @@ def acquaint(hub: Hub, site: Site) -> Member:
     return word
 
 
-def enrol(hub: Hub, site: Site) -> str:
+def enrol(hub: Hub, site: Site, uploads: Uploads = "credentials") -> str:
     """Kit, answer, confirmation, as `site add`, `enrol` and `site confirm` do; returns the site's six words."""
-    kit = invite(hub, site.settings.site, expires_days=1)
+    kit = invite(hub, site.settings.site, expires_days=1, uploads=uploads)
     answer(kit, site)
     found = [one for one in answers(hub, kit.site) if not one.problem]
     if len(found) != 1:

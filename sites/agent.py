@@ -13,8 +13,9 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
-from infra.errors import InfraError, SealError, StoreError
+from infra.errors import InfraError, SealError, StoreError, UploadClosedError
 from infra.store.base import Store
 from sites.auditevents import TicketIgnored
 from sites.belonging import Belonging
@@ -31,6 +32,7 @@ from sites.progress import ProgressWriter
 from sites.round import Desk, Done, play, settle
 from sites.seats import forget_old_seats
 from sites.settings import Site
+from sites.uploads import can_send, learn_ticket
 from sites.verify import check_ticket, open_ticket
 from tasks import layout
 from tasks.contracts import PROTOCOL, WORK, Code, Presence, Receipt, Ticket
@@ -119,16 +121,16 @@ class Agent:
         said = paused, approved = self.gate.closed, self.gate.approved(self.home.approvals)
         if always or said != self._said or self.now() >= self._presence_at:
             self._presence_at, self._said = self.now() + PRESENCE_EVERY_S, said
-            self.home.delivery.presence(
-                Presence(
-                    site=self.home.identity.name,
-                    at=self.now(),
-                    version=own_version(),
-                    busy=self._busy,
-                    paused=paused,
-                    approved=approved,
-                )
+            said_now = Presence(
+                site=self.home.identity.name,
+                at=self.now(),
+                version=own_version(),
+                busy=self._busy,
+                paused=paused,
+                approved=approved,
             )
+            with suppress(UploadClosedError):  # the hub has been silent for a week
+                self.home.delivery.presence(said_now)
 
     def close(self) -> None:
         """The last line of the audit log."""
@@ -136,7 +138,8 @@ class Agent:
 
     def _look_at_membership(self) -> None:
         before = self.home.identity
-        self.home.look(self.mailbox, idle=not self._unsent)
+        idle = not any(can_send(self.mailbox.store, answer) for answer in self._unsent)
+        self.home.look(self.mailbox, idle)
         if self.home.identity is not before:  # what waits was sealed anew, under the new keys
             self._unsent = self.outbox.undelivered()
 
@@ -226,6 +229,7 @@ class Agent:
     def _play(self, ticket: Ticket, progress: ProgressWriter) -> Done:
         try:
             check_ticket(ticket, self.now())
+            learn_ticket(self.mailbox.store, ticket)
             self.gate.check()
             self.cancelled.check(ticket.run, self.home.hub, self.now())
             note_accepted(self.home.audit, ticket)
@@ -275,15 +279,25 @@ class Agent:
         """Send what may leave, oldest first; the rest stays."""
         sent = False
         for answer in list(self._unsent):
-            if self._may_leave(answer):
-                self._send(answer)
+            if answer in self._unsent and self._may_leave(answer) and self._send(answer):
                 self._unsent.remove(answer)
+                self._forget_before(answer)
                 sent = True
         return sent
 
+    def _forget_before(self, sent: Answer) -> None:
+        """Earlier attempts at the same work that can no longer be sent need not be."""
+        now = sent.ticket
+        for answer in list(self._unsent):
+            then = answer.ticket
+            same = (then.run, then.round, then.operation) == (now.run, now.round, now.operation)
+            if same and then.attempt < now.attempt and not can_send(self.mailbox.store, answer):
+                self.outbox.delivered(answer.name)
+                self._unsent.remove(answer)
+
     def _may_leave(self, answer: Answer) -> bool:
-        """False while the site holds it back, and for good where nobody wants it any more."""
-        if not self.gate.lets_out(answer, self.home.approvals):
+        """False while the site holds it back or has no address for it, and for good where nobody wants it any more."""
+        if not can_send(self.mailbox.store, answer) or not self.gate.lets_out(answer, self.home.approvals):
             return False
         try:
             self.cancelled.check(answer.ticket.run, self.home.hub, self.now())
@@ -291,10 +305,15 @@ class Agent:
             return answer.receipt.refusal is not None
         return True
 
-    def _send(self, answer: Answer) -> None:
+    def _send(self, answer: Answer) -> bool:
+        """False where its address has expired meanwhile: it stays, and goes with the next attempt's."""
         settle(answer, self.site, self.home.audit)  # where a crash or a full disk came between
         try:
             self.home.delivery.answer(answer.sealed.encode(), self.outbox.payload(answer))
+        except UploadClosedError as exc:
+            log.warning("ticket %s: the answer stays in the outbox: %s", answer.name, exc)
+            return False
         except ContractError as exc:  # an old round's payload is gone, or a file was damaged
             log.warning("ticket %s: the answer cannot be sent: %s", answer.name, exc)
         self.outbox.delivered(answer.name)
+        return True

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal
 
-from infra.errors import SealError
+from infra.errors import SealError, UploadClosedError
 from infra.store.base import Store
 from sites import newkeys
 from sites.approvals import Approvals
@@ -23,6 +24,7 @@ from sites.mailbox import Mailbox
 from sites.membership import heed, last_word, standing
 from sites.notes import begin_audit
 from sites.settings import Site
+from sites.uploads import learn_standing
 from tasks.membership import ACTIVE, Member
 
 log = logging.getLogger(__name__)
@@ -57,7 +59,8 @@ class Belonging:
         """Show the own card once, and look at the card that the store shows as the hub's."""
         if self._introduced:
             return
-        self.delivery.card(own_card(self.identity))
+        with suppress(UploadClosedError):  # the hub knows the card of a site that writes to its addresses
+            self.delivery.card(own_card(self.identity))
         self._introduced = True
         raw = mailbox.hub_card()
         try:
@@ -78,6 +81,10 @@ class Belonging:
             return
         if word is not None:
             self._obey(word)
+        try:
+            learn_standing(self._store, self.identity.name, self.hub, self.identity)
+        except SealError as exc:
+            log.warning("ignored: addresses for this site: %s", exc)
         last = last_word(self._state, self.hub)
         if (
             self.member
@@ -86,8 +93,9 @@ class Belonging:
             and idle
             and self._answered != last.number
         ):
-            self.delivery.succession(newkeys.succession(last, self._state))
-            self._answered = last.number
+            with suppress(UploadClosedError):  # tried again at the next look
+                self.delivery.succession(newkeys.succession(last, self._state))
+                self._answered = last.number
 
     def _obey(self, word: Member) -> None:
         """The hub's newer word counts from this moment on."""

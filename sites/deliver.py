@@ -15,10 +15,10 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
-from infra.errors import SealError, StoreError
+from infra.errors import SealError, StoreError, UploadClosedError
 from infra.identity import Encrypted, Identity, Peer
 from infra.signing import MAX_SEALED_BYTES, read_kind, unseal
-from infra.store.base import Store, check_key
+from infra.store.base import AddressedStore, Store, check_key
 from sites.audit import Audit
 from sites.auditevents import UNLOGGED, BytesOut
 from sites.egress import Egress
@@ -63,6 +63,13 @@ class Delivery:
     def enrolment(self, enrolment: Enrolment) -> None:
         key = layout.enrolment_key(enrolment.site, enrolment.card.public_key)
         self._say(key, enrolment, logging.INFO, though_paused=True)
+
+    def enrolment_by_kit(self, enrolment: Enrolment, number: int) -> None:
+        """At the place that the kit names, once: the key that signed it stands before it, in the clear."""
+        key = layout.kit_answer_key(enrolment.site, number)
+        sealed = self.identity.seal(enrolment, self._to, key)
+        first = f"{enrolment.card.public_key}\n".encode()
+        self._out(key, first + sealed, logging.INFO, once=True, though_paused=True)
 
     def succession(self, succession: Succession) -> None:
         key = layout.succession_key(succession.site, succession.number)
@@ -156,6 +163,10 @@ class Delivery:
         if not check_key(key).startswith(self._prefix) or len(data) > limit:
             raise ContractError(
                 f"not sent: {key} with {len(data)} bytes; this site writes {self._prefix} up to {limit}"
+            )
+        if isinstance(self._store, AddressedStore) and not self._store.is_open(key):
+            raise UploadClosedError(
+                f"not sent: {key}; the hub has sent no address for it that is still valid"
             )
         if key.rpartition("/")[2] in UNLOGGED or (key, _sha256(data)) in self._announced:
             return

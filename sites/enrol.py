@@ -13,11 +13,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from infra.errors import FileError, StoreError
+from infra.errors import FileError, SealError, StoreError
 from infra.fingerprint import six_words
 from infra.keyfile import replace_private
-from infra.store import open_store
-from infra.store.base import Store
+from infra.store.base import AddressedStore, Store
 from sites.audit import Audit
 from sites.auditevents import HubPinned, Membership
 from sites.deliver import Delivery
@@ -26,6 +25,8 @@ from sites.mailbox import Mailbox
 from sites.membership import ASKED, FAREWELL, WORD, Standing, heed, standing
 from sites.newkeys import replace_keys
 from sites.settings import Site
+from sites.uploads import store_of
+from tasks import layout
 from tasks.contracts import Card
 from tasks.membership import ACTIVE, Enrolment, Kit, Member
 
@@ -62,6 +63,10 @@ def answer(kit: Kit, site: Site, now: Callable[[], float] = time.time) -> Standi
     if kit.site != site.settings.site:
         raise FileError(f"the kit is for site {kit.site!r}, the site.yaml for {site.settings.site!r}")
     site.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if kit.uploads != site.settings.uploads:
+        raise FileError(
+            f"the kit is for a site that writes by {kit.uploads}; write `uploads: {kit.uploads}` into site.yaml"
+        )
     known = standing(site.state)
     if known in ACTIVE:
         pin_hub(site.state, kit.hub)  # the same hub, or it says what to do
@@ -78,8 +83,12 @@ def answer(kit: Kit, site: Site, now: Callable[[], float] = time.time) -> Standi
     if new_hub:
         audit.note(HubPinned(public_key=kit.hub.public_key))
     audit.note(Membership(state="asked", word=0, public_key=identity.public.public_key))
-    delivery = Delivery(store_of(site), identity, kit.hub, audit)
-    delivery.enrolment(Enrolment(site=kit.site, card=own_card(identity), token=kit.token, at=now()))
+    said = Enrolment(site=kit.site, card=own_card(identity), token=kit.token, at=now())
+    store = store_of(site)
+    if isinstance(store, AddressedStore):
+        _answer_once(kit, said, store, Delivery(store, identity, kit.hub, audit))
+    else:
+        Delivery(store, identity, kit.hub, audit).enrolment(said)
     audit.secure()
     return "asked"
 
@@ -117,9 +126,24 @@ def own_words(site: Site) -> str:
     return six_words(public.public_key, public.agreement_key or "")
 
 
-def store_of(site: Site) -> Store:
-    settings = site.settings
-    return open_store(settings.store, ca_bundle=settings.store_ca, proxy=settings.proxy)
+def _answer_once(kit: Kit, said: Enrolment, store: AddressedStore, delivery: Delivery) -> None:
+    """Answer to the address in the kit; a repeat finds its own answer there.
+
+    Raises:
+        FileError: the kit brings no address into this site's store.
+        SealError: somebody else has answered before.
+    """
+    place = layout.kit_answer_key(kit.site, kit.number)
+    try:
+        store.learn(place, kit.answer_to or "")
+    except StoreError as exc:
+        raise FileError(f"the kit is not for the store in site.yaml: {exc}") from exc
+    delivery.enrolment_by_kit(said, kit.number)
+    if not (store.get(place) or b"").startswith(said.card.public_key.encode()):
+        raise SealError(
+            "this kit was answered before with keys that this site does not have. Was it not you? Call the hub's "
+            "operator at once: nobody must be confirmed. In both cases ask for a new kit."
+        )
 
 
 def _begin_anew(site: Site) -> None:

@@ -27,6 +27,7 @@ from sites.ledger import Ledger
 from sites.membership import FAREWELL, WORD
 from sites.newkeys import NEXT_AGREEMENT, NEXT_KEY
 from sites.settings import Site
+from sites.uploads import learn_standing
 from tasks import layout
 from tasks.membership import Leaving
 
@@ -53,6 +54,7 @@ def leave(site: Site, store: Store, now: float, wipe: bool) -> None:
         said = _last_word(site, now, wipe)
         sealed = identity.seal(said, [hub, identity.public], layout.leaving_key(name))
         replace_private(state / FAREWELL, sealed)
+    learn_standing(store, name, hub, identity)
     Delivery(store, identity, hub, audit).leaving(name, (state / FAREWELL).read_bytes())
     audit.secure()
     replace_private(state / LAST_CARD, own_card(identity).model_dump_json().encode())

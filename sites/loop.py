@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from infra.errors import FileError, InfraError, StoreError
-from infra.store import open_store
 from sites.agent import Agent, Stopped
 from sites.children import WarmRunner
 from sites.enrol import look_once
@@ -27,6 +26,7 @@ from sites.membership import must_be_enrolled
 from sites.pace import Pace, rhythm_of
 from sites.settings import Site
 from sites.stopfile import halted, may_start
+from sites.uploads import store_of
 
 log = logging.getLogger(__name__)
 
@@ -107,9 +107,7 @@ def turn(site: Site, runner: Runner, pace: Pace, stop: Stop) -> None:
 
 
 def _agent(site: Site, runner: Runner, stop: Stop) -> Agent:
-    settings = site.settings
-    store = open_store(settings.store, ca_bundle=settings.store_ca, proxy=settings.proxy)
-    return Agent(site, store, runner, stopped=lambda: stop.asked)
+    return Agent(site, store_of(site), runner, stopped=lambda: stop.asked)
 
 
 @contextlib.contextmanager

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 from infra.errors import SealError
 from infra.signing import unseal
-from infra.store import open_store
 from infra.store.base import Store
 from infra.yamlfile import load
 from sites.identity import own_version, pinned_hub
 from sites.settings import Site
+from sites.uploads import reader_of
 from tasks import layout
 from tasks.contracts import WORK, Card, Keys, Operation, Proposal, approval_sha256
 from tasks.errors import ContractError, StudyError
@@ -55,14 +55,12 @@ def find(text: str, site: Site) -> Version:
     path = Path(text)
     if path.suffix in (".yaml", ".yml") or os.path.isfile(path):  # noqa: PTH113 - False for what can be no path
         return of_study(load(path, StudyFile).value.agreed(), site)
-    settings = site.settings
     hub = pinned_hub(site.state)
     if hub is None:
         raise SealError(
             "this site knows no hub yet, so no study of a hub can be verified; review a study file"
         )
-    store = open_store(settings.store, ca_bundle=settings.store_ca, proxy=settings.proxy)
-    return proposed(text, site, store, hub)
+    return proposed(text, site, reader_of(site), hub)
 
 
 def proposed(name: str, site: Site, store: Store, hub: Card) -> Version:

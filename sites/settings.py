@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
@@ -121,6 +121,9 @@ class SiteSettings(_Settings):
     privacy_none: tuple[Name, ...] = ()  # studies that may take this site's updates without protection
     state: str | None = None  # folder of key, ledger and outbox; default: <site>.state beside site.yaml
     store_ca: str | None = None  # PEM file, where the store's certificate is from a private authority
+    uploads: Literal["credentials", "presigned"] = (
+        "credentials"  # presigned: tickets bring addresses to write to
+    )
     proxy: str | None = None  # http://host:port, where the way out is through one
     resources: Resources = Resources()
     policy: Policy = Policy()

@@ -16,6 +16,8 @@ def site_yaml(kit: Kit) -> str:
         if kit.store_ca
         else ""
     )
+    if kit.uploads == "presigned":
+        ca += "uploads: presigned       # the credentials only read; tickets bring addresses to write to\n"
     return f"""\
 # What {kit.site} lets its agent do. Written once by `fedrounds-site enrol`, and yours from now on.
 # Nothing is allowed yet. After each change: fedrounds-site doctor --config site.yaml

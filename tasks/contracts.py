@@ -22,6 +22,9 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 PublicKey = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]  # raw Ed25519 key, hex
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z.+!_-]{1,40}$")]  # shown in terminals
+Address = Annotated[
+    str, StringConstraints(pattern=r"^https?://[!-~]+$", max_length=4000)
+]  # signed, for one object
 Epsilon = Annotated[float, Field(ge=0, le=1e9)]
 Delta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -236,6 +239,8 @@ class Ticket(Message):
     nonce: str = Field(pattern=r"^[0-9a-f]{32}$")
     issued_at: float
     expires_at: float
+    uploads: dict[str, Address] | None = Field(default=None, max_length=20)  # by layout.answer_parts; a site
+    # that may not write gets them, and checks each (infra/store/presigned.py)
 
     @property
     def sha256(self) -> str:

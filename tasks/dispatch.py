@@ -19,10 +19,11 @@ from tasks import layout
 from tasks.contracts import PROTOCOL, Code, Operation, Receipt, Ticket
 from tasks.lease import keep
 from tasks.plan import RoundPlan
-from tasks.registry import site_card
+from tasks.registry import member, site_card
 from tasks.relay import Relayed
 from tasks.sealed import open_from_site
 from tasks.tickets import last_ticket, read_ticket
+from tasks.uploads import give_addresses, with_addresses
 
 ATTEMPTS = 3  # of one site in one round; each costs the site a debit of its own
 WORTH_A_RETRY = frozenset({Code.TRAINING_FAILED, Code.NOT_APPROVED})  # any other refusal would come again
@@ -139,10 +140,11 @@ def _ticket(hub: Hub, plan: RoundPlan, site: str, of: int, subject: Subject) -> 
 
 def _write(hub: Hub, plan: RoundPlan, ticket: Ticket) -> Ticket:
     keep(hub, plan.study.name)  # a hub that slept past its lease asks nobody
-    card = site_card(hub, ticket.site)
-    if card is None:  # nobody to ask: follow.py says so
+    word = member(hub, ticket.site)
+    if word is None or not word.active:  # nobody to ask: follow.py says so
         return ticket
-    hub.write_once_to(card, layout.ticket_key(ticket), ticket)
+    give_addresses(hub, word)
+    hub.write_once_to(word.card, layout.ticket_key(ticket), with_addresses(hub, word, ticket))
     return read_ticket(hub, layout.ticket_key(ticket)) or ticket
 
 

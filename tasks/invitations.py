@@ -19,7 +19,7 @@ from tasks import layout
 from tasks.card import hub_card
 from tasks.contracts import Card
 from tasks.errors import ContractError
-from tasks.membership import Enrolment, Invitation, Kit, Member
+from tasks.membership import Enrolment, Invitation, Kit, Member, Uploads
 from tasks.registry import history, member, successor, words_of, write
 
 log = logging.getLogger(__name__)
@@ -31,17 +31,21 @@ class Answered(NamedTuple):
     card: Card
     token_sha256: str
     problem: str = ""
+    uploads: Uploads = "credentials"  # as the kit said
 
     @property
     def words(self) -> str:
         return words_of(self.card)
 
 
-def invite(hub: Hub, site: str, expires_days: float, store_ca: str | None = None) -> Kit:
+def invite(
+    hub: Hub, site: str, expires_days: float, store_ca: str | None = None, uploads: Uploads = "credentials"
+) -> Kit:
     """Make a kit for a site; an older one of the same site no longer counts.
 
     Raises:
         FileError: the site is a member.
+        StoreError: presigned uploads, and a store that has none.
     """
     now = member(hub, site)
     if now is not None and now.active:
@@ -57,7 +61,12 @@ def invite(hub: Hub, site: str, expires_days: float, store_ca: str | None = None
         token_sha256=digest_of(token),
         expires_at=hub.now() + 86_400 * expires_days,
         at=hub.now(),
+        uploads=uploads,
     )
+    answer_to = None
+    if uploads == "presigned":
+        key = layout.kit_answer_key(site, number)
+        answer_to = hub.signer.sign(key, 86_400 * expires_days, once=True)
     if not hub.write_once(layout.numbered(layout.invitations_prefix(site), number), note):
         raise ContractError(f"another command has made a kit for {site!r} just now")
     hub.write(layout.HUB_CARD, card)
@@ -69,6 +78,9 @@ def invite(hub: Hub, site: str, expires_days: float, store_ca: str | None = None
         store_ca=store_ca,
         token=token,
         expires_at=note.expires_at,
+        uploads=uploads,
+        answer_to=answer_to,
+        number=number,
     )
 
 
@@ -105,7 +117,15 @@ def confirm(hub: Hub, site: str, answer: Answered) -> Member:
     return write(
         hub,
         site,
-        successor(hub, site, now, state="confirmed", card=answer.card, token_sha256=answer.token_sha256),
+        successor(
+            hub,
+            site,
+            now,
+            state="confirmed",
+            card=answer.card,
+            token_sha256=answer.token_sha256,
+            uploads=answer.uploads,
+        ),
     )
 
 
@@ -115,9 +135,13 @@ def digest_of(token: str) -> str:
 
 def _answer(hub: Hub, site: str, key: str) -> Enrolment | None:
     """The answer under `key`, if it is signed with the key that it names."""
-    claimed = key.rpartition("/")[2].removesuffix(".json")
+    claimed, raw = key.rpartition("/")[2].removesuffix(".json"), hub.store.get(key) or b""
+    if claimed.startswith(
+        "kit-"
+    ):  # the place was fixed before the key was made: the key stands in the first line
+        first, _, raw = raw.partition(b"\n")
+        claimed = first[:64].decode("ascii", "replace")
     try:
-        raw = hub.store.get(key) or b""
         said = hub.identity.open(raw, Enrolment, Public(site, claimed, None), key)
     except SealError as exc:
         log.warning("an answer to the kit of site %s is not accepted: %s", site, exc)
@@ -135,4 +159,4 @@ def _judged(hub: Hub, newest: Invitation | None, said: Enrolment) -> Answered:
         problem = "the kit's token has expired; send a new kit (site add)"
     elif digest in {one.token_sha256 for one in history(hub, said.site)}:
         problem = "the kit's token was used already; send a new kit (site add)"
-    return Answered(said.card, digest, problem)
+    return Answered(said.card, digest, problem, newest.uploads if newest else "credentials")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from tasks.contracts import Receipt, Ticket
+from tasks.contracts import WORK, Operation, Receipt, Ticket
 
 HUB_CARD = "shared/hub.json"
 
@@ -107,8 +107,22 @@ def update_place(run: str, round_: int) -> str:
 
 
 def answer_key(ticket: Ticket | Receipt, part: str) -> str:
-    """part: progress.json, receipt.json, update.safetensors, or update.masked where it is for a secure sum."""
+    """part: one of answer_parts."""
     return f"sites/{ticket.site}/out/{ticket_name(ticket)}/{part}"
+
+
+def answer_parts(ticket: Ticket) -> dict[str, bool]:
+    """All that a site writes for one attempt, and whether it is written once or overwritten.
+
+    A site that may not write gets an address for each of these with the ticket, and for nothing else.
+    """
+    parts = {"receipt.json": True}
+    if ticket.operation not in WORK:  # a step of a secure sum: what it says is in its receipt
+        return parts
+    parts["progress.json"] = False
+    if ticket.relayed_key is not None:  # for a secure sum
+        return {"update.masked": False, **parts}
+    return {"update.safetensors": False, **parts} if ticket.operation == Operation.TRAIN else parts
 
 
 def runs_prefix() -> str:
@@ -148,6 +162,16 @@ def enrolments_prefix(site: str) -> str:
 def enrolment_key(site: str, public_key: str) -> str:
     """One place for each key that answers, so that two who claim one name do not overwrite each other."""
     return f"{enrolments_prefix(site)}{public_key}.json"
+
+
+def kit_answer_key(site: str, number: int) -> str:
+    """Where a site that may not write answers its kit: known when the kit is made, before the site has a key."""
+    return f"{enrolments_prefix(site)}kit-{number:05d}.json"
+
+
+def addresses_key(site: str) -> str:
+    """Where a site that may not write finds the addresses of what belongs to no ticket."""
+    return f"sites/{site}/in/addresses.json"
 
 
 def succession_key(site: str, number: int) -> str:

@@ -12,11 +12,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from tasks.contracts import PROTOCOL, Card, Message, Name, Sha256
+from tasks.contracts import PROTOCOL, Address, Card, Message, Name, Sha256
 
 Words = Annotated[str, StringConstraints(pattern=r"^[a-z]+( [a-z]+){5}$", max_length=80)]
 Token = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 State = Literal["confirmed", "rotating", "revoked", "left"]
+Uploads = Literal["credentials", "presigned"]
+"""How a site writes: with credentials of its own for its mailbox, or to addresses that the hub signs for it."""
 
 ACTIVE: frozenset[State] = frozenset({"confirmed", "rotating"})
 
@@ -39,6 +41,9 @@ class Kit(Message):
     )  # PEM, where it is from a private authority
     token: Token  # the hub keeps only its sha256
     expires_at: float
+    uploads: Uploads = "credentials"
+    answer_to: Address | None = None  # presigned: where this kit is answered, once
+    number: int = Field(default=0, ge=0)  # of the kits of this site
 
 
 class Invitation(Message):
@@ -50,6 +55,7 @@ class Invitation(Message):
     token_sha256: Sha256
     expires_at: float
     at: float
+    uploads: Uploads = "credentials"
 
 
 class Enrolment(Message):
@@ -73,10 +79,20 @@ class Member(Message):
     token_sha256: Sha256 | None = None  # of the kit that it came by: no token is used twice
     reason: str = Field(default="", max_length=300)
     at: float = 0.0
+    uploads: Uploads = "credentials"
 
     @property
     def active(self) -> bool:
         return self.state in ACTIVE
+
+
+class Addresses(Message):
+    """For a site that may not write: where it may write what belongs to no ticket, by key; overwritten."""
+
+    kind: Literal["addresses"] = "addresses"
+    site: Name
+    urls: dict[str, Address] = Field(max_length=20)
+    at: float
 
 
 class Succession(Message):

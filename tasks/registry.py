@@ -20,6 +20,7 @@ from tasks import layout
 from tasks.contracts import Card
 from tasks.errors import ContractError
 from tasks.membership import Member
+from tasks.uploads import give_addresses
 
 
 def words_of(card: Card) -> str:
@@ -79,6 +80,7 @@ def write(hub: Hub, site: str, word: Member) -> Member:
 
 def tell(hub: Hub, word: Member) -> None:
     """Put the newest word into the site's mailbox and ring its bell. Safe to repeat."""
+    give_addresses(hub, word)
     hub.write(layout.member_key(word.site), word)
     hub.store.put(layout.bell_key(word.site), secrets.token_hex(8).encode())
 
@@ -98,7 +100,7 @@ def revoke(hub: Hub, site: str, reason: str) -> Member:
         FileError: it is no member.
     """
     now = active_member(hub, site)
-    return write(hub, site, successor(hub, site, now, state="revoked", card=now.card, reason=reason))
+    return write(hub, site, next_word(hub, now, state="revoked", reason=reason, token_sha256=None))
 
 
 def active_member(hub: Hub, site: str) -> Member:

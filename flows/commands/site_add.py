@@ -5,6 +5,7 @@ the words were compared by telephone. No other site notices.
 
 examples:
   fedrounds site add hospital-a --out kit.json
+  fedrounds site add hospital-a --out kit.json --uploads presigned      its credentials may not write
   fedrounds site add hospital-a --out kit.json --expires-days 14 --store-ca /etc/ssl/hospital-ca.pem
 """
 
@@ -16,6 +17,8 @@ from pathlib import Path
 
 from flows.commands.options import add_dir, add_json, print_json
 
+MOST_DAYS = 7  # infra.store.signer.MOST_S; not imported: a command's help is light
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="the site's name: small letters, digits, - and _")
@@ -24,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--expires-days", type=float, default=7.0, metavar="N", help="of its token (default 7)"
     )
     parser.add_argument("--store-ca", type=Path, metavar="FILE", help="PEM of the store's private authority")
+    parser.add_argument(
+        "--uploads",
+        choices=("credentials", "presigned"),
+        default="credentials",
+        help="presigned: tickets bring addresses to write to, and the site's credentials only read",
+    )
     add_dir(parser)
     add_json(parser)
 
@@ -37,10 +46,14 @@ def run(args: argparse.Namespace) -> int:
     check_name(args.name)
     if args.expires_days <= 0:
         raise FileError(f"--expires-days {args.expires_days:g}: expected a number above 0")
+    if args.uploads == "presigned" and args.expires_days > MOST_DAYS:
+        raise FileError(
+            f"--expires-days {args.expires_days:g}: a signed address is valid {MOST_DAYS} days at most"
+        )
     hub = Hub.load(args.dir)
     ca = args.store_ca.read_text() if args.store_ca else None
     publish_card(hub)
-    kit = invite(hub, args.name, args.expires_days, ca)
+    kit = invite(hub, args.name, args.expires_days, ca, args.uploads)
     args.out.write_text(kit.model_dump_json(indent=2) + "\n")
     until = datetime.fromtimestamp(kit.expires_at, UTC).isoformat(timespec="minutes")
     if args.json:
@@ -50,18 +63,21 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print(f"written {args.out}: send it to {kit.site}; it expires {until}")
     print(f"this hub's words, for the telephone: {kit.hub_words}")
-    for line in store_hint(hub.store_url, kit.site):
+    for line in store_hint(hub.store_url, kit.site, kit.uploads):
         print(line)
     print(f"next, at the site:  fedrounds-site enrol {args.out.name} --config site.yaml")
     print(f"then, here:         fedrounds site confirm {kit.site}")
     return 0
 
 
-def store_hint(store_url: str, site: str) -> list[str]:
+def store_hint(store_url: str, site: str, uploads: str = "credentials") -> list[str]:
     """What the store's owner does; a folder has no credentials."""
     if not store_url.startswith("s3:"):
         return []
-    return [f"for the store's owner: fedrounds site policy {site} --kind aws|ceph|garage|s3-bucket-policy"]
+    form = " --uploads presigned" if uploads == "presigned" else ""
+    return [
+        f"for the store's owner: fedrounds site policy {site} --kind aws|ceph|garage|s3-bucket-policy{form}"
+    ]
 
 
 def check_name(name: str) -> None:

@@ -1,6 +1,7 @@
 """All sites of this hub: state, age of the keys, last contact, version and six words.
 
-Also reads the farewell of a site that has left. A kit that nobody has answered
+Also reads the farewell of a site that has left, and renews the addresses of sites whose credentials only read
+(they last seven days). A kit that nobody has answered
 yet is shown as `invited`, one that waits for `fedrounds site confirm` as `answered`.
 
 examples:
@@ -50,12 +51,15 @@ def site_facts(hub: Hub) -> list[dict[str, Any]]:
     from tasks.registry import history, member, words_of
     from tasks.sealed import open_from_site
     from tasks.succession import note_farewell
+    from tasks.uploads import give_addresses
 
     found = []
     names = {key.split("/")[2].removesuffix(".json") for key in hub.store.list(layout.register_prefix())}
     for site in sorted(names):
         word = member(hub, site)
         word = note_farewell(hub, word) if word is not None else None
+        if word is not None:
+            give_addresses(hub, word)
         key = layout.presence_key(site)
         raw = hub.store.get(key) if word else None
         presence = open_from_site(hub, raw, Presence, word.card, key) if raw and word else None
@@ -70,6 +74,7 @@ def site_facts(hub: Hub) -> list[dict[str, Any]]:
                 "version": presence.version if presence else word.card.version if word else None,
                 "words": waiting or ([words_of(word.card)] if word and words_of(word.card) else []),
                 "reason": word.reason if word else "",
+                "uploads": word.uploads if word else None,
             }
         )
     return found

@@ -8,6 +8,7 @@ credentials of the bucket's owner, and leaves what else is in its policy.
 examples:
   fedrounds site policy cleveland --kind ceph
   fedrounds site policy cleveland --kind ceph --apply
+  fedrounds site policy cleveland --kind garage --uploads presigned     reads, and writes nothing by itself
   fedrounds site policy cleveland --kind aws --policy-only > fedrounds-cleveland.json
   fedrounds site policy cleveland --kind s3-bucket-policy --principal ARN --store 's3://bucket/prefix'
   fedrounds site policy cleveland --kind garage --json
@@ -33,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kind", choices=KINDS, default="aws", help="of store (default aws)")
     parser.add_argument("--principal", metavar="ARN", help="the site's user (on Ceph fedrounds-NAME)")
     parser.add_argument("--hub", metavar="ARN", help="the hub's user (on Ceph fedrounds-hub, or the owner)")
+    parser.add_argument(
+        "--uploads",
+        choices=("credentials", "presigned"),
+        default="credentials",
+        help="presigned: tickets bring addresses to write to, and the credentials only read",
+    )
     parser.add_argument("--store", metavar="URL", help="the store (default: that of the hub in --dir)")
     parser.add_argument("--apply", action="store_true", help="put it on the bucket now")
     parser.add_argument("--policy-only", action="store_true", help="print the policy's JSON and nothing else")
@@ -44,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from infra.access.commands import access, apply
 
     address = _address(args)
-    asked = (address, _checked(args.name), args.kind, args.principal, args.hub)
+    asked = (address, _checked(args.name), args.kind, args.principal, args.hub, args.uploads == "presigned")
     wanted = access(*asked)
     if args.apply:
         wanted = wanted._replace(policy=apply(*asked))

@@ -22,6 +22,11 @@ NOT_KEPT_APART = (
     "signed, and a round is committed once. Where that is not enough, put the bucket on a store with policies."
 )
 
+READS_ALL = (
+    "Garage gives a key the whole bucket or nothing: it knows no prefixes. Each site's key can then read every "
+    "object, encrypted to its reader as it is, and the names of all sites; it can write and remove none."
+)
+
 
 class Access(NamedTuple):
     """What is to be done: `policy` goes into `file`, which `commands` name."""
@@ -40,7 +45,12 @@ def user_of(site: str) -> str:
 
 
 def access(
-    address: Address, site: str, kind: Kind, principal: str | None = None, hub: str | None = None
+    address: Address,
+    site: str,
+    kind: Kind,
+    principal: str | None = None,
+    hub: str | None = None,
+    read_only: bool = False,
 ) -> Access:
     """What the owner of the store at `address` does for a site.
 
@@ -50,15 +60,16 @@ def access(
         kind: of store.
         principal: ARN of the site's user; required for s3-bucket-policy, on Ceph fedrounds-<site> by default.
         hub: the same of the hub, on Ceph fedrounds-hub by default.
+        read_only: tickets bring the site addresses to write to.
 
     Raises:
         StoreError: no principal where one is needed.
     """
     place, user = Place(address.bucket, address.prefix), user_of(site)
     if kind == "aws":
-        return _aws(place, site, user)
+        return _aws(place, site, user, read_only)
     if kind == "garage":
-        return _garage(place, site, user)
+        return _garage(place, site, user, read_only)
     if principal is None and kind == "s3-bucket-policy":
         raise StoreError(
             "a bucket policy names whom it is for: give --principal ARN, such as "
@@ -66,7 +77,7 @@ def access(
         )
     if kind == "ceph":
         principal, hub = principal or ceph_arn(user), hub or ceph_arn(user_of("hub"))
-    return _bucket_policy(address, site, kind, str(principal), hub)
+    return _bucket_policy(address, site, kind, str(principal), hub, read_only)
 
 
 def ceph_arn(uid: str) -> str:
@@ -75,7 +86,12 @@ def ceph_arn(uid: str) -> str:
 
 
 def apply(
-    address: Address, site: str, kind: Kind, principal: str | None = None, hub: str | None = None
+    address: Address,
+    site: str,
+    kind: Kind,
+    principal: str | None = None,
+    hub: str | None = None,
+    read_only: bool = False,
 ) -> Policy:
     """Put the site's statements on the bucket, and leave all others; returns the bucket's policy as it is now.
 
@@ -101,6 +117,7 @@ def apply(
             str(principal),
             hub,
             _existing(client, address.bucket),
+            read_only,
         )
         client.put_bucket_policy(Bucket=address.bucket, Policy=json.dumps(merged))
     return merged
@@ -116,7 +133,7 @@ def _existing(client: Any, bucket: str) -> Policy | None:
     return found
 
 
-def _aws(place: Place, site: str, user: str) -> Access:
+def _aws(place: Place, site: str, user: str, read_only: bool) -> Access:
     file = f"{user}.json"
     commands = (
         f"aws iam create-user --user-name {user}",
@@ -127,10 +144,12 @@ def _aws(place: Place, site: str, user: str) -> Access:
         "The last command shows the secret key once; it goes to the site alone, not by e-mail with the kit.",
         "infra/terraform does the same for all sites, with versioning, encryption and TLS.",
     )
-    return Access(site, "aws", site_policy(place, site), file, commands, notes)
+    return Access(site, "aws", site_policy(place, site, read_only), file, commands, notes)
 
 
-def _bucket_policy(address: Address, site: str, kind: Kind, principal: str, hub: str | None) -> Access:
+def _bucket_policy(
+    address: Address, site: str, kind: Kind, principal: str, hub: str | None, read_only: bool
+) -> Access:
     place, user, file = Place(address.bucket, address.prefix), user_of(site), f"{address.bucket}-policy.json"
     endpoint = f" --endpoint-url {address.endpoint}" if address.endpoint else ""
     made = (f"radosgw-admin user create --uid={user} --display-name={user} --max-buckets=-1",)
@@ -146,12 +165,15 @@ def _bucket_policy(address: Address, site: str, kind: Kind, principal: str, hub:
             "user create shows the site's keys; --max-buckets=-1: it makes no bucket of its own.",
         )
     commands = (*(made if kind == "ceph" else ()), put)
-    return Access(site, kind, bucket_policy(place, site, principal, hub), file, commands, notes)
+    return Access(
+        site, kind, bucket_policy(place, site, principal, hub, read_only=read_only), file, commands, notes
+    )
 
 
-def _garage(place: Place, site: str, user: str) -> Access:
+def _garage(place: Place, site: str, user: str, read_only: bool) -> Access:
+    rights, note = ("--read", READS_ALL) if read_only else ("--read --write", NOT_KEPT_APART)
     commands = (
         f"garage key create {user}",
-        f"garage bucket allow --read --write {place.bucket} --key {user}",
+        f"garage bucket allow {rights} {place.bucket} --key {user}",
     )
-    return Access(site, "garage", None, None, commands, (NOT_KEPT_APART,))
+    return Access(site, "garage", None, None, commands, (note,))

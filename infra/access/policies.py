@@ -1,7 +1,8 @@
 """What a site's credentials may do in the store, as the JSON that S3 servers read.
 
 A site reads shared/ and its own mailbox, lists these two and nothing above
-them, and writes and removes below its own out/. That is all it needs for every
+them, and writes and removes below its own out/; not even that where tickets
+bring it addresses to write to (`uploads: presigned`). That is all it needs for every
 round (sites/mailbox.py reads, sites/deliver.py writes), and it is denied the
 rest by not being allowed it. Ceph and AWS read the same language; what is
 typed to make the user is commands.py's.
@@ -33,13 +34,19 @@ class Place(NamedTuple):
     prefix: str = ""
 
 
-def site_policy(place: Place, site: str) -> Policy:
+def site_policy(place: Place, site: str, read_only: bool = False) -> Policy:
     """To be attached to the user or role of one site (AWS IAM): names no principal."""
-    return {"Version": VERSION, "Statement": [_statement(place, what, *_SITE[what], site) for what in _SITE]}
+    wanted = [what for what in _SITE if what != "Write" or not read_only]
+    return {"Version": VERSION, "Statement": [_statement(place, what, *_SITE[what], site) for what in wanted]}
 
 
 def bucket_policy(
-    place: Place, site: str, principal: str, hub: str | None = None, existing: Policy | None = None
+    place: Place,
+    site: str,
+    principal: str,
+    hub: str | None = None,
+    existing: Policy | None = None,
+    read_only: bool = False,
 ) -> Policy:
     """To be put on the bucket: `existing` with this site's statements added, or renewed.
 
@@ -50,12 +57,13 @@ def bucket_policy(
         hub: the same of the hub. Needed where an object belongs to whoever wrote it, and not to the bucket's
             owner, as on Ceph: the hub could not read a site's answer there.
         existing: the bucket's policy now. Statements that are neither this site's nor the hub's are kept.
+        read_only: the site writes to addresses that the hub signs.
     """
     statements = _others(existing, [*(_HUB if hub else ()), *(what + _hex(site) for what in _SITE)])
     if hub:
         wanted = [_statement(place, what, *_HUB[what], "") for what in _HUB]
         statements += [each | {"Principal": {"AWS": [hub]}} for each in wanted]
-    own = site_policy(place, site)["Statement"]
+    own = site_policy(place, site, read_only)["Statement"]
     statements += [each | {"Principal": {"AWS": [principal]}} for each in own]
     return {**(existing or {}), "Version": VERSION, "Statement": statements}
 

@@ -10,7 +10,7 @@ object, or the store itself, could else fill its reader's memory.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from infra.errors import StoreError
 
@@ -53,6 +53,21 @@ class Store(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove the object; absent is a success."""
+
+
+@runtime_checkable
+class AddressedStore(Store, Protocol):
+    """A store that is written only to addresses which somebody else has signed (presigned.py)."""
+
+    def learn(self, key: str, url: str) -> None:
+        """From now on, the object of `key` may be written to this address.
+
+        Raises:
+            StoreError: it leads elsewhere, or is more than an address to write one object.
+        """
+
+    def is_open(self, key: str) -> bool:
+        """True where an address is known that has not expired, and that the server has not refused."""
 
 
 def is_key(key: str) -> bool:

@@ -5,6 +5,7 @@ What an idle agent need not carry stays out (s3slim.py): 11 MB of 60.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
@@ -51,6 +52,7 @@ def read_address(url: str) -> Address:
             f"unknown {sorted(unknown)} in the store's URL: expected endpoint, region or profile"
         )
     endpoint = settings.get("endpoint")
+    endpoint = endpoint.rstrip("/") if endpoint else endpoint  # else every path begins with two slashes
     if "@" in parts.netloc or (endpoint and "@" in endpoint):
         raise StoreError(
             "the store's URL holds credentials, and URLs get printed: "
@@ -72,8 +74,7 @@ def make_client(address: Address, ca_bundle: str | None, proxy: str | None) -> A
     Raises:
         StoreError: no such profile or CA bundle.
     """
-    if ca_bundle is not None and not Path(ca_bundle).is_file():
-        raise StoreError(f"no CA bundle at {ca_bundle}: expected the PEM file of the store's authority")
+    _must_exist(ca_bundle)
     with telling(address.place, "open"):
         session = botocore.session.Session(profile=address.profile)
         region = _region(address, session)
@@ -94,6 +95,47 @@ def endpoint_of(url: str) -> str:
     with telling(address.place, "open"):
         region = _region(address, botocore.session.Session(profile=address.profile))
     return address.endpoint or at_aws(address.bucket, region)[0]
+
+
+def location_of(address: Address) -> Callable[[str], str]:
+    """Where each key of a store lies, as its server's signed addresses name it before the `?`."""
+    with telling(address.place, "open"):
+        region = _region(address, botocore.session.Session(profile=address.profile))
+    endpoint, in_path = (address.endpoint, True) if address.endpoint else at_aws(address.bucket, region)
+    base = endpoint + (f"/{address.bucket}" if in_path else "")
+    return lambda key: f"{base}/{address.prefix}{key}"
+
+
+def make_sender(
+    address: Address, ca_bundle: str | None, proxy: str | None
+) -> Callable[[str, str, dict[str, str], bytes], tuple[int, bytes]]:
+    """What sends one request, unsigned and once, the way a client of the same store would go.
+
+    Redirections are answers like others: they are not followed.
+
+    Raises:
+        StoreError: no such profile or CA bundle.
+    """
+    from botocore.awsrequest import AWSRequest
+    from botocore.httpsession import URLLib3Session
+    from botocore.utils import get_environ_proxies
+
+    _must_exist(ca_bundle)
+    with telling(address.place, "open"):
+        known = botocore.session.Session(profile=address.profile).get_config_variable("ca_bundle")
+    proxies = {"http": proxy, "https": proxy} if proxy else get_environ_proxies(location_of(address)(""))
+    session = URLLib3Session(verify=ca_bundle or known or True, proxies=proxies, timeout=(CONNECT_S, READ_S))
+
+    def send(method: str, url: str, headers: dict[str, str], data: bytes) -> tuple[int, bytes]:
+        answer = session.send(AWSRequest(method, url, headers, data).prepare())
+        return int(answer.status_code), bytes(answer.content)
+
+    return send
+
+
+def _must_exist(ca_bundle: str | None) -> None:
+    if ca_bundle is not None and not Path(ca_bundle).is_file():
+        raise StoreError(f"no CA bundle at {ca_bundle}: expected the PEM file of the store's authority")
 
 
 def _region(address: Address, session: Any) -> str:

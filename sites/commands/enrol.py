@@ -76,7 +76,8 @@ def _site(config: Path, kit: Kit) -> Site:
 
 def _wait(site: Site, kit: Kit, seconds: float) -> bool:
     """Look for the hub's confirmation until it is there or the time is over."""
-    from sites.enrol import LOOK_S, look, store_of
+    from sites.enrol import LOOK_S, look
+    from sites.uploads import store_of
     from tasks.membership import ACTIVE
 
     store, until, told = store_of(site), time.monotonic() + seconds, 0.0

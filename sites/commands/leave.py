@@ -23,10 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from infra.errors import FileError
-    from sites.enrol import store_of
     from sites.farewell import leave
     from sites.loop import only_agent
     from sites.settings import load_site
+    from sites.uploads import store_of
 
     site = load_site(args.config)
     name = site.settings.site

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from infra.store.base import Store
     from sites.policy import Facts
     from sites.settings import Site, SiteSettings
     from tasks.contracts import Operation
@@ -90,17 +89,11 @@ def _asked(args: argparse.Namespace, site: Site) -> tuple[Study, str, list[Opera
     if args.study is not None:
         return load(args.study, StudyFile).value.agreed(), ticket.recipe_sha256, [ticket.operation]
     from sites.mailbox import Mailbox
+    from sites.uploads import reader_of
     from sites.verify import open_study
 
-    raw = Mailbox(_store(site), site.settings.site).study(ticket)
+    raw = Mailbox(reader_of(site), site.settings.site).study(ticket)
     return open_study(raw, ticket, hub), ticket.recipe_sha256, [ticket.operation]
-
-
-def _store(site: Site) -> Store:
-    from infra.store import open_store
-
-    settings = site.settings
-    return open_store(settings.store, ca_bundle=settings.store_ca, proxy=settings.proxy)
 
 
 def _missing(site: Site, study: Study, recipe_sha256: str, operation: Operation) -> str:
@@ -124,9 +117,13 @@ def _ticket(what: str, site: Site) -> tuple[Any, Any]:
     hub = pinned_hub(site.state)
     if hub is None:
         raise SealError("this site knows no hub yet, so no ticket can be verified; test the study instead")
+    from sites.uploads import reader_of
+
     path, box = Path(what), layout.inbox(site.settings.site)
     try:
-        raw = path.read_bytes() if path.exists() else _store(site).get(f"{box}{what.removeprefix(box)}.json")
+        raw = (
+            path.read_bytes() if path.exists() else reader_of(site).get(f"{box}{what.removeprefix(box)}.json")
+        )
     except OSError as exc:
         raise FileError(f"{path}: cannot be read ({exc.strerror})") from exc
     if raw is None:

@@ -9,20 +9,21 @@ from urllib.parse import parse_qs, urlsplit
 from infra.errors import SealError, StoreError
 from infra.fingerprint import six_words
 from infra.identity import Identity
-from infra.store import open_store
-from infra.store.base import Store
+from infra.store.base import AddressedStore
 from sites.deliver import Delivery
 from sites.doctor import Check, Row
-from sites.identity import own_version, pinned_hub, read_hub_card
+from sites.identity import own_identity, own_version, pinned_hub, read_hub_card
 from sites.mailbox import Mailbox
 from sites.membership import standing
 from sites.settings import Site
+from sites.uploads import learn_standing, reader_of, store_of
+from tasks import layout
 from tasks.contracts import Card
 from tasks.membership import ACTIVE
 
 
 def checks() -> list[Check]:
-    return [firewall, store, hub, version]
+    return [firewall, store, addresses, hub, version]
 
 
 def words_of(card: Card) -> str:
@@ -30,11 +31,6 @@ def words_of(card: Card) -> str:
     if card.agreement_key is None:
         return f"key {card.public_key[:16]}"
     return six_words(card.public_key, card.agreement_key)
-
-
-def store_of(site: Site) -> Store:
-    settings = site.settings
-    return open_store(settings.store, ca_bundle=settings.store_ca, proxy=settings.proxy)
 
 
 def hub_of(site: Site) -> Card | None:
@@ -54,16 +50,46 @@ def firewall(site: Site) -> Iterator[Row]:
 
 
 def store(site: Site) -> Iterator[Row]:
-    delivery = Delivery(store_of(site), Identity.create(site.settings.site))  # the probe is not signed
-    began = time.monotonic()
+    delivery = Delivery(reader_of(site), Identity.create(site.settings.site))  # the probe is not signed
+    began, only_reads = time.monotonic(), site.settings.uploads == "presigned"
     try:
-        delivery.probe()
+        if only_reads:
+            reader_of(site).list(layout.inbox(site.settings.site))
+        else:
+            delivery.probe()
     except StoreError as exc:
         cure = "check store, proxy and store_ca in site.yaml, the credentials, and the firewall"
         yield Row("store", "fail", str(exc), cure)
         return
     took = 1000 * (time.monotonic() - began)
-    yield Row("store", "ok", f"wrote, read and removed an object in the own mailbox in {took:.0f} ms")
+    done = (
+        "looked into the own mailbox"
+        if only_reads
+        else "wrote, read and removed an object in the own mailbox"
+    )
+    yield Row("store", "ok", f"{done} in {took:.0f} ms")
+
+
+def addresses(site: Site) -> Iterator[Row]:
+    """Of a site whose credentials only read: whether it can give signs of life between two tickets."""
+    hub, way = pinned_hub(site.state), store_of(site)
+    if not isinstance(way, AddressedStore) or hub is None or standing(site.state) not in ACTIVE:
+        return
+    name = site.settings.site
+    cure = "ask the hub's operator to renew them (`fedrounds site list`), on the store that site.yaml names"
+    try:
+        learn_standing(way, name, hub, own_identity(name, site.state))
+    except SealError as exc:
+        yield Row("addresses", "fail", str(exc), cure)
+        return
+    if way.is_open(layout.presence_key(name)):
+        yield Row(
+            "addresses", "ok", "the hub has signed addresses for signs of life; each ticket brings its own"
+        )
+    else:
+        yield Row(
+            "addresses", "warn", "no valid address for signs of life: the hub does not see this site", cure
+        )
 
 
 def hub(site: Site) -> Iterator[Row]:
@@ -75,7 +101,7 @@ def hub(site: Site) -> Iterator[Row]:
         yield Row("hub", "warn" if now == "asked" else "fail", text, cure)
     else:
         yield Row("hub", "ok", f"this site is its member: {words_of(pinned)}")
-    raw = Mailbox(store_of(site), site.settings.site).hub_card()
+    raw = Mailbox(reader_of(site), site.settings.site).hub_card()
     if raw is None:
         cure = "ask the hub's operator to start it (fedrounds up) on this store"
         yield Row("hub card", "warn", "the store shows no hub yet", cure)

@@ -13,8 +13,8 @@ from infra.errors import StoreError
 from infra.identity import Identity
 from sites.deliver import Delivery
 from sites.doctor import Check, Row
-from sites.doctor.contact import store_of
 from sites.settings import Site
+from sites.uploads import reader_of
 
 NEIGHBOUR = "fedrounds-doctor-neighbour"  # no site has this name by accident
 LOAD_BYTES = 256 * 1024
@@ -27,7 +27,8 @@ def checks() -> list[Check]:
 
 
 def others(site: Site) -> Iterator[Row]:
-    store, delivery = store_of(site), Delivery(store_of(site), Identity.create(site.settings.site))
+    store, name = reader_of(site), site.settings.site
+    delivery = Delivery(store, Identity.create(name))
     tries: dict[str, Callable[[], object]] = {
         "read another site's mailbox": lambda: store.get(f"sites/{NEIGHBOUR}/out/card.json"),
         "list all mailboxes": lambda: store.list("sites/"),
@@ -36,6 +37,8 @@ def others(site: Site) -> Iterator[Row]:
         "write to the hub's own": lambda: delivery.trespass("hub/doctor-probe"),
         "write to shared": lambda: delivery.trespass("shared/doctor-probe"),
     }
+    if site.settings.uploads == "presigned":
+        tries["write to the own mailbox"] = lambda: delivery.trespass(f"sites/{name}/out/probe")
     allowed = [what for what, attempt in tries.items() if _goes_through(attempt)]
     if not allowed:
         yield Row("others denied", "ok", f"these credentials cannot: {', '.join(tries)}")
@@ -47,7 +50,10 @@ def others(site: Site) -> Iterator[Row]:
 
 
 def throughput(site: Site) -> Iterator[Row]:
-    delivery = Delivery(store_of(site), Identity.create(site.settings.site))
+    if site.settings.uploads == "presigned":
+        yield Row("throughput", "ok", "not measured: these credentials write nothing")
+        return
+    delivery = Delivery(reader_of(site), Identity.create(site.settings.site))
     began = time.monotonic()
     delivery.probe(LOAD_BYTES)
     rate = 2 * LOAD_BYTES / max(time.monotonic() - began, 1e-6)

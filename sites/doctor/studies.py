@@ -15,13 +15,14 @@ from pathlib import Path
 from infra.errors import SealError
 from infra.signing import unseal
 from sites.doctor import Check, Row
-from sites.doctor.contact import hub_of, store_of
+from sites.doctor.contact import hub_of
 from sites.identity import KEY
 from sites.job import SurveyJob
 from sites.ledger import Ledger
 from sites.settings import Site, Source
 from sites.sources import address
 from sites.spending import dataset_of
+from sites.uploads import reader_of
 from sites.voting import approvals_of
 from tasks.errors import RecordError, RefusedError, StudyError
 from tasks.recipes import recipe_sha256
@@ -79,7 +80,7 @@ def budget(site: Site) -> Iterator[Row]:
 
 def published(site: Site, name: str) -> Iterator[Study]:
     """Versions of a study in the store that the hub signed and that name this site."""
-    hub, store = hub_of(site), store_of(site)
+    hub, store = hub_of(site), reader_of(site)
     for key in store.list(f"shared/studies/{name}/") if hub else []:
         raw = store.get(key)
         try:

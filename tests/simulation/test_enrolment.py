@@ -25,13 +25,14 @@ from sites.agent import Agent
 from sites.auditread import verified
 from sites.belonging import Belonging
 from sites.cli import main as site_main
-from sites.enrol import answer, look, own_words, read_kit, store_of
+from sites.enrol import answer, look, own_words, read_kit
 from sites.farewell import leave
 from sites.identity import AGREEMENT, KEY, own_card, own_identity, pin_hub
 from sites.job import InlineRunner
 from sites.membership import last_word, must_be_enrolled, standing
 from sites.settings import Site, load_site
 from sites.template import site_yaml
+from sites.uploads import store_of
 from tasks import layout
 from tasks.card import hub_card, publish_card
 from tasks.contracts import Card, Presence
