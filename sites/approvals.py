@@ -13,7 +13,7 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -22,7 +22,7 @@ from pydantic import Field
 
 from infra.errors import FileError, SealError
 from infra.signing import SigningKey, unseal
-from sites.audit import Audit
+from sites.auditevents import Decided
 from sites.chain import BrokenChainError, Head
 from sites.outbox import write_durably
 from sites.policyterms import Approval
@@ -67,7 +67,7 @@ class Approvals:
 
     def __init__(self, state: Path, key: SigningKey):
         self._path, self._head_path, self._key = state / FILE, state / HEAD, key
-        self._audit: Audit | None = None
+        self._noted: Callable[[bool], Decided] | None = None
         self._doubted: set[str] = set()  # said once
         self._seen: tuple[object, ...] | None = None
         self._entries: tuple[Entry, ...] = ()
@@ -106,19 +106,20 @@ class Approvals:
             _append(fd, line)
         return self._entry(line)
 
-    def compare_with(self, audit: Audit) -> None:
-        """From now on nothing is in force that the audit log does not bear out."""
-        self._audit = audit
+    def compare_with(self, noted: Callable[[bool], Decided]) -> None:
+        """From now on nothing is in force that the audit log does not bear out.
+
+        Args:
+            noted: what the log notes of people's decisions; True: look again, somebody may have voted since.
+        """
+        self._noted = noted
 
     def borne_out(self, study: str) -> bool:
         """False where the audit log knows of later decisions than the votes: they are an older copy."""
-        if self._audit is None:
+        if self._noted is None:
             return True
         votes = [entry.vote for entry in self.entries()]
-        if borne_out(votes, study, self._audit.decided.get(study, [])):
-            return True
-        self._audit.look()  # somebody has voted since
-        return borne_out(votes, study, self._audit.decided.get(study, []))
+        return any(borne_out(votes, study, self._noted(anew).get(study, [])) for anew in (False, True))
 
     def standing(self, rule: Approval) -> Standing:
         """Where every study stands, under who must have approved as site.yaml says now.

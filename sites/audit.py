@@ -4,7 +4,9 @@
 makes all lines so far durable and then signs their head with the site's key, so
 that lines which are taken away later are missed. A process that dies leaves its
 lines; a power cut may take those since the last `secure`, which is called before
-bytes leave. Several processes may write: each takes the file's lock.
+bytes leave. What no head covers and a power cut has torn is taken away at the
+next look, kept in `audit.torn`, and a line says so: no power cut needs a human.
+Several processes may write: each takes the file's lock.
 
 What can be said is auditevents.py's; reading and checking is auditread.py's.
 """
@@ -22,11 +24,12 @@ from typing import Protocol
 
 from infra.errors import FileError, SealError
 from infra.signing import SigningKey, unseal
-from sites.auditevents import Event, Line, LogBegun, LogMended
+from sites.auditevents import Decided, Event, Line, LogBegun, LogMended, note_decision
 from sites.chain import BrokenChainError, Head
+from sites.ledgerfile import HEAD as LEDGER_HEAD
 from sites.outbox import write_durably
 
-FILE, HEAD = "audit.jsonl", "audit.head"
+FILE, HEAD, TORN = "audit.jsonl", "audit.head", "audit.torn"
 CHUNK_BYTES = 1 << 20  # many lines; the longest has a few thousand bytes
 
 
@@ -61,9 +64,7 @@ class Audit:
         self._head_path = state / HEAD
         self._end, self._head = 0, Head.begin("audit", key.name)  # up to where this process has checked
         self.last_version: str | None = None  # of the last agent that was started
-        self.decided: dict[
-            str, list[tuple[str, str]]
-        ] = {}  # who approved what since a study's last rejection
+        self.decided: Decided = {}
         self._signed: Head | None = signed_head(self._head_path, key.name, key.public_hex)
         with self._locked() as fd:
             self._catch_up(fd)
@@ -78,10 +79,12 @@ class Audit:
             self._catch_up(fd)
             self._write(fd, event)
 
-    def look(self) -> None:
-        """Take in what others have written since. Raises FileError."""
-        with self._locked() as fd:
-            self._catch_up(fd)
+    def decisions(self, anew: bool) -> Decided:
+        """What people have decided; with `anew` also what others have written since. Raises FileError."""
+        if anew:
+            with self._locked() as fd:
+                self._catch_up(fd)
+        return self.decided
 
     def rekey(self, key: SigningKey) -> None:
         """Sign with another key of the same site from now on."""
@@ -119,6 +122,7 @@ class Audit:
         torn = self._read_on(fd, size)
         check_signed(self.path, self._signed, self._head)
         if torn:
+            self._set_aside(os.pread(fd, torn, self._end))
             os.ftruncate(fd, self._end)
         if self._head.entries == 0:
             self._write(fd, LogBegun(site=self._key.name, id=self._head.id))
@@ -126,28 +130,48 @@ class Audit:
             self._write(fd, LogMended(torn_bytes=torn))
 
     def _read_on(self, fd: int, size: int) -> int:
-        """Follow whole lines, a chunk at a time; returns how many bytes of a torn one come after them."""
+        """Follow whole lines, a chunk at a time; returns how many bytes come after them that nobody has signed.
+
+        Raises:
+            BrokenChainError: a line does not follow that a head covers, or that may have been covered by one.
+        """
         while self._end < size:
             whole, newline, _ = os.pread(fd, CHUNK_BYTES, self._end).rpartition(b"\n")
             if not newline:
                 break
             for raw in whole.split(b"\n"):
-                self._head = follow(self.path, self._head, raw, self._signed)
+                try:
+                    self._head = follow(self.path, self._head, raw, self._signed)
+                except BrokenChainError:
+                    if self._covered():
+                        raise
+                    return size - self._end
                 self._end += len(raw) + 1
                 self._remember(raw)
         return size - self._end
+
+    def _covered(self) -> bool:
+        """True where the next line stood under a signed head, as far as anybody can know.
+
+        Without a head only a site that never was at work is believed never to have had one.
+        """
+        if self._signed is None:
+            return self.path.with_name(LEDGER_HEAD).exists()
+        return self._head.entries < self._signed.entries
+
+    def _set_aside(self, torn: bytes) -> None:
+        """Nothing is destroyed: whoever wants to know what was there finds it."""
+        with self.path.with_name(TORN).open("ab") as file:
+            file.write(torn + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def _remember(self, raw: bytes) -> None:
         """What is asked of the log while the agent runs: its last version, and what people have decided."""
         if b'"agent_started"' in raw:
             self.last_version = json.loads(raw)["event"].get("version")
         elif b'"study_approved"' in raw or b'"study_rejected"' in raw:
-            event = json.loads(raw)["event"]
-            if event["event"] == "study_rejected":
-                self.decided[event["study"]] = []
-            elif event["event"] == "study_approved":
-                voice = (event["person"], event["approval_sha256"])
-                self.decided.setdefault(event["study"], []).append(voice)
+            note_decision(self.decided, Line.model_validate_json(raw).event)
 
     def _write(self, fd: int, event: Event) -> None:
         fields = {"seq": self._head.entries + 1, "at": self._now(), "event": event.model_dump(mode="json")}

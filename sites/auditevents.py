@@ -58,7 +58,7 @@ class VersionChanged(Message):
 
 
 class LogMended(Message):
-    """A power cut left a part of a line, which was taken away. It had never been whole."""
+    """A power cut left bytes that do not follow, after all that was signed; they lie in audit.torn now."""
 
     event: Literal["log_mended"] = "log_mended"
     torn_bytes: int = Field(ge=1)
@@ -180,6 +180,18 @@ Event = (
     | StudyRejected
     | BytesOut
 )
+
+Decided = dict[str, list[tuple[str, str]]]
+"""By study: person and approval_sha256 of every approval since its last rejection, oldest first."""
+
+
+def note_decision(known: Decided, event: Event) -> None:
+    """Follow what people decide, event by event."""
+    if isinstance(event, StudyRejected):
+        known[event.study] = []
+    elif isinstance(event, StudyApproved):
+        known.setdefault(event.study, []).append((event.person, event.approval_sha256))
+
 
 EVENTS: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 

@@ -12,10 +12,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from infra.errors import FileError
-from sites.audit import FILE, HEAD, check_signed, follow, signed_head
-from sites.auditevents import Line
+from sites.audit import FILE, HEAD, TORN, check_signed, follow, signed_head
+from sites.auditevents import Decided, Line, note_decision
 from sites.chain import BrokenChainError, Head
 from sites.identity import own_public_key
+
+
+class TornTailError(BrokenChainError):
+    """What was signed is whole; what came after is not. The agent mends it by itself."""
 
 
 def lines(state: Path) -> Iterator[Line]:
@@ -38,6 +42,7 @@ def verified(state: Path, site: str) -> tuple[Head, int]:
         The log's head, and how many lines the signature covers.
 
     Raises:
+        TornTailError: it ends in bytes that do not follow and that no signature covers.
         BrokenChainError: names the first line that is not the one that was written there.
         FileError: there is no log.
     """
@@ -49,11 +54,28 @@ def verified(state: Path, site: str) -> tuple[Head, int]:
         raise BrokenChainError(f"{path} is gone; the signed head says it had {signed.entries} lines", 1)
     head = Head.begin("audit", site)
     for raw in _raw_lines(path):
-        head = follow(path, head, raw, signed)
+        try:
+            head = follow(path, head, raw, signed)
+        except BrokenChainError as exc:
+            if signed is None or head.entries < signed.entries:
+                raise
+            raise TornTailError(
+                f"{exc} No signature covers it, as after a power cut: the agent's next start takes it away, keeps "
+                f"it in {TORN}, and says so in the log.",
+                exc.entry,
+            ) from exc
     check_signed(path, signed, head)
     if head.entries and head.site != site:
         raise BrokenChainError(f"{path} is the log of site {head.site!r}, not of {site!r}", 1)
     return head, signed.entries if signed else 0
+
+
+def decided(state: Path) -> Decided:
+    """Who has approved what since a study's last rejection, as the log notes it: by study, oldest first."""
+    found: Decided = {}
+    for line in lines(state):
+        note_decision(found, line.event)
+    return found
 
 
 def _signed(state: Path, site: str) -> Head | None:

@@ -49,7 +49,7 @@ class Belonging:
         self.approvals = Approvals(site.state, self.identity.signing)
         self.approvals.entries()  # votes that were tampered with are said at the start
         self.audit = begin_audit(site, self.identity.signing, now)
-        self.approvals.compare_with(self.audit)
+        self.approvals.compare_with(self.audit.decisions)
         self.member = standing(site.state) in ACTIVE
         self._now = now
         self.delivery = self._way_out()
@@ -103,7 +103,7 @@ class Belonging:
             self.identity = own_identity(self.identity.name, self._state)
             self.audit.rekey(self.identity.signing)
             self.approvals = Approvals(self._state, self.identity.signing)
-            self.approvals.compare_with(self.audit)
+            self.approvals.compare_with(self.audit.decisions)
             self.delivery, self._introduced = self._way_out(), False
             self._note("renewed", word)
         self.member = word.active

@@ -60,7 +60,7 @@ def leaves(settings: SiteSettings, parameters_bytes: int | None) -> list[Thing]:
 def comes_in(settings: SiteSettings) -> list[Thing]:
     """Every kind of object that this site reads; nothing in it is ever run as code."""
     box, model = f"sites/{settings.site}/in", settings.resources.parameters_mb * 2**20
-    return [
+    found = [
         Thing("bell: something new is there", f"{box}/bell", MESSAGE_BYTES, "the agent"),
         Thing("ticket: a request that the hub has signed", f"{box}/tickets/<run>/<ticket>.json", MESSAGE_BYTES,
               "the agent"),
@@ -74,6 +74,10 @@ def comes_in(settings: SiteSettings) -> list[Thing]:
         Thing("parameters: numbers of the model", "shared/runs/<run>/parameters/<round>.safetensors", model,
               "the agent, a job"),
     ]  # fmt: skip
+    if settings.uploads == "presigned":
+        what = "addresses to write to, held against this site's own store"
+        found.append(Thing(what, f"{box}/addresses.json", MESSAGE_BYTES, "the agent, the doctor"))
+    return found
 
 
 def own_modules() -> list[tuple[str, str, int]]:

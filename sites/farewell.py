@@ -17,6 +17,7 @@ from infra.keyfile import replace_private, sync_folder
 from infra.store.base import Store
 from sites.audit import FILE as AUDIT
 from sites.audit import HEAD as AUDIT_HEAD
+from sites.audit import TORN as AUDIT_TORN
 from sites.audit import Audit
 from sites.auditevents import Membership
 from sites.auditread import verified
@@ -32,7 +33,7 @@ from tasks import layout
 from tasks.membership import Leaving
 
 SECRETS = (KEY, AGREEMENT, NEXT_KEY, NEXT_AGREEMENT)
-KEPT = (AUDIT, AUDIT_HEAD, EGRESS, FORMER, LAST_CARD, HUB, WORD, FAREWELL, "agent.lock")
+KEPT = (AUDIT, AUDIT_HEAD, AUDIT_TORN, EGRESS, FORMER, LAST_CARD, HUB, WORD, FAREWELL, "agent.lock")
 
 
 def leave(site: Site, store: Store, now: float, wipe: bool) -> None:

@@ -65,6 +65,19 @@ class PlanJob(_Strict):
     of_study: tuple[GaussianEvent, ...] = ()  # the same of the study, this run included
 
 
+class CopiesJob(RowsJob):
+    """Which share of the records are exact copies of another. For the doctor; releases nothing."""
+
+    kind: Literal["copies"] = "copies"
+
+
+class DryJob(_Strict):
+    """Train on the recipe's own example. For the doctor: reads no row and spends nothing."""
+
+    kind: Literal["dry"] = "dry"
+    study: Study
+
+
 class TrainJob(RowsJob):
     """Train from the parameters and protect the update."""
 
@@ -98,7 +111,7 @@ class MaskJob(_Strict):
     minus: tuple[str, ...] = Field(repr=False)
 
 
-Job = SurveyJob | PlanJob | TrainJob | ScoreJob | MaskJob
+Job = SurveyJob | PlanJob | TrainJob | ScoreJob | MaskJob | CopiesJob | DryJob
 
 
 class Survey(_Strict):
@@ -128,6 +141,19 @@ class Planned(_Strict):
     cost: Cost | None = None  # where the job asked for it
 
 
+class Copies(_Strict):
+    kind: Literal["copies"] = "copies"
+    share: float  # 0 to 1
+
+
+class Dried(_Strict):
+    """Parameters and update lie in the job's folder."""
+
+    kind: Literal["dry"] = "dry"
+    event: GaussianEvent
+    batch: float  # expected units of a step
+
+
 class Trained(_Strict):
     kind: Literal["train"] = "train"
     began_at: float
@@ -152,7 +178,7 @@ class Refusal(_Strict):
     text: str
 
 
-Result = Survey | Planned | Trained | Scored | Masked | Refusal
+Result = Survey | Planned | Trained | Scored | Masked | Copies | Dried | Refusal
 
 _job: TypeAdapter[Job] = TypeAdapter(Annotated[Job, Field(discriminator="kind")])
 _result: TypeAdapter[Result] = TypeAdapter(Annotated[Result, Field(discriminator="kind")])
@@ -163,6 +189,8 @@ WORK = {
     "train": "sites.train",
     "score": "sites.score",
     "mask": "sites.mask",
+    "copies": "sites.copies",
+    "dry": "sites.dry",
 }
 
 

@@ -46,7 +46,7 @@ class Key(NamedTuple):
 
 
 class Entry(Message):
-    """One debit. `dataset` says whose privacy: one source and its person column, in all studies."""
+    """One debit. `dataset` says whose privacy: everybody in one source, in all studies, by any person column."""
 
     dataset: str = Field(min_length=1, max_length=2000)
     study: Name

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from infra.keyfile import sync_folder
 from sites.job import PlanJob, Planned
 from sites.ledger import Entry, Key, Ledger
 from sites.outbox import write_durably
@@ -98,8 +99,7 @@ def plan_round(
         left=study.rounds - ticket.round + 1,
         priced=site.settings.policy.prices,
     )
-    path = site.state / "plans" / f"{ticket.run}.json"
-    plan = _read(path)
+    plan = known_plan(site.state, ticket.run)
     if plan is None or not plan.standing.holds_for(standing):
         job = PlanJob(
             study=study,
@@ -115,10 +115,25 @@ def plan_round(
             of_study=tuple(_of_study(ledger, dataset, ticket.study)),
         )
         plan = RunPlan(standing=standing, planned=workplace.run(job, Planned))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(path, plan.model_dump_json().encode())
+        keep_plan(site.state, ticket.run, plan)
     obey(check_cost(site.settings.policy, plan.planned.cost))
     return plan.planned.event, _spent(plan, standing, study)
+
+
+def keep_plan(state: Path, run: str, plan: RunPlan) -> None:
+    """Keep what was planned for a run; it outlives the power."""
+    path = _place(state, run)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sync_folder(state)  # whoever made the folder may have died before it came to this
+    write_durably(path, plan.model_dump_json().encode(), folder_too=True)
+
+
+def known_plan(state: Path, run: str) -> RunPlan | None:
+    """What was planned for a run; None where it is planned anew."""
+    try:
+        return RunPlan.model_validate_json(_place(state, run).read_bytes())
+    except (OSError, ValidationError):
+        return None
 
 
 def reserve(ledger: Ledger, dataset: str, ticket: Ticket, event: GaussianEvent) -> Key:
@@ -188,8 +203,5 @@ def _digest(history: Sequence[GaussianEvent], own: Sequence[GaussianEvent]) -> s
     return hashlib.sha256("\n".join(left).encode()).hexdigest()
 
 
-def _read(path: Path) -> RunPlan | None:
-    try:
-        return RunPlan.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        return None
+def _place(state: Path, run: str) -> Path:
+    return state / "plans" / f"{run}.json"

@@ -13,6 +13,7 @@ from sites.approvals import Approvals, Entry
 from sites.approved import keep
 from sites.audit import Audit
 from sites.auditevents import StudyApproved, StudyRejected
+from sites.auditread import decided
 from sites.identity import own_identity, own_version
 from sites.policyterms import Approval
 from sites.proposals import Version
@@ -29,8 +30,10 @@ class NotAllowedError(FederationError):
 
 
 def approvals_of(site: Site) -> Approvals:
-    """The votes of a site, under its own key."""
-    return Approvals(site.state, own_identity(site.settings.site, site.state).signing)
+    """The votes of a site, under its own key, as far as its audit log bears them out."""
+    book = Approvals(site.state, own_identity(site.settings.site, site.state).signing)
+    book.compare_with(lambda _anew: decided(site.state))
+    return book
 
 
 def approve(site: Site, version: Version, person: str) -> Entry:

@@ -8,7 +8,19 @@ from types import TracebackType
 from typing import TypeVar
 
 from sites.caps import guarded
-from sites.job import PARAMETERS, UPDATE, Job, MaskJob, PlanJob, Result, Runner, Watch, read_result, write_job
+from sites.job import (
+    PARAMETERS,
+    UPDATE,
+    DryJob,
+    Job,
+    MaskJob,
+    PlanJob,
+    Result,
+    Runner,
+    Watch,
+    read_result,
+    write_job,
+)
 from sites.plainfile import read_plain
 from sites.policyterms import Caps
 from sites.sandbox.cell import Cell, write_cell
@@ -24,8 +36,16 @@ FOLDER = "jobs"  # in the state folder
 class Workplace:
     """Runs the jobs of one ticket, each in a folder of its own. Removed on leaving."""
 
-    def __init__(self, state: Path, name: str, runner: Runner, watch: Watch, caps: Caps = Caps()):  # noqa: B008 - frozen
-        self._state, self._folder = state, state / FOLDER / name
+    def __init__(
+        self,
+        state: Path,
+        name: str,
+        runner: Runner,
+        watch: Watch,
+        caps: Caps = Caps(),  # noqa: B008 - frozen
+        folder: Path | None = None,
+    ):
+        self._state, self._folder = state, folder or state / FOLDER / name
         self._runner, self._watch, self._caps = runner, watch, caps
 
     def __enter__(self) -> Workplace:
@@ -47,7 +67,7 @@ class Workplace:
         if given is not None:
             (folder / PARAMETERS).write_bytes(given)
         write_job(folder, job)
-        source = () if isinstance(job, PlanJob | MaskJob) else (address(job.source, job.base),)
+        source = () if isinstance(job, PlanJob | MaskJob | DryJob) else (address(job.source, job.base),)
         write_cell(folder, Cell(state=self._state, readable=source, caps=self._caps))
         self._watch(None)  # whoever must not work now, says so before rows are read
         self._runner.run(folder, guarded(self._watch, self._caps, folder, lambda: self._runner.working))
@@ -59,3 +79,7 @@ class Workplace:
     def update(self, most_bytes: int, job: str = "train") -> bytes:
         """What a job has written. Raises RefusedError: it is no plain file of that size at most."""
         return read_plain(self._folder / job / UPDATE, most_bytes)
+
+    def parameters_of(self, kind: str, most_bytes: int) -> bytes:
+        """What a job of this kind began with. Raises RefusedError: see `update`."""
+        return read_plain(self._folder / kind / PARAMETERS, most_bytes)

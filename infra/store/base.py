@@ -10,7 +10,8 @@ object, or the store itself, could else fill its reader's memory.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, Protocol, runtime_checkable
+from abc import abstractmethod
+from typing import NamedTuple, Protocol
 
 from infra.errors import StoreError
 
@@ -55,10 +56,10 @@ class Store(Protocol):
         """Remove the object; absent is a success."""
 
 
-@runtime_checkable
-class AddressedStore(Store, Protocol):
+class AddressedStore(Store):
     """A store that is written only to addresses which somebody else has signed (presigned.py)."""
 
+    @abstractmethod
     def learn(self, key: str, url: str) -> None:
         """From now on, the object of `key` may be written to this address.
 
@@ -66,6 +67,7 @@ class AddressedStore(Store, Protocol):
             StoreError: it leads elsewhere, or is more than an address to write one object.
         """
 
+    @abstractmethod
     def is_open(self, key: str) -> bool:
         """True where an address is known that has not expired, and that the server has not refused."""
 

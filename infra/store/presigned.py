@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, urlsplit
 from botocore.exceptions import ClientError
 
 from infra.errors import StoreError, UploadClosedError
-from infra.store.base import MESSAGE_BYTES, Store, Versioned, check_key
+from infra.store.base import MESSAGE_BYTES, AddressedStore, Store, Versioned, check_key
 from infra.store.s3 import S3Store
 from infra.store.s3client import location_of, make_sender, read_address
 from infra.store.s3errors import status_of, telling
@@ -39,7 +39,7 @@ class _Address(NamedTuple):
     once: bool
 
 
-class PresignedStore:
+class PresignedStore(AddressedStore):
     """Reads as `inner` does; writes what it has an address for (base.AddressedStore).
 
     Args:

@@ -1,5 +1,6 @@
 """What is approved here, by whom, when and at which hash; and what waits for people.
 
+Votes that the audit log does not bear out, such as an older copy, are named and count for nothing.
 What the hub has proposed for the studies of site.yaml is read from the store;
 where the store is away, only what was decided here is shown.
 
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
 def approvals(site: Site) -> dict[str, Any]:
     """What `--json` prints. Raises BrokenChainError: the votes are not what was written."""
+    from sites.auditread import decided
     from sites.voting import approvals_of
 
     rule = site.settings.policy.approval
@@ -57,6 +59,7 @@ def approvals(site: Site) -> dict[str, Any]:
             }
             for study, vote in sorted(standing.in_force.items())
         ],
+        "doubted": [study for study in sorted(decided(site.state)) if not book.borne_out(study)],
         "rejected": [vote.model_dump(mode="json") for vote in standing.rejected.values()],
         "waiting": _waiting(site, standing),
         "votes": [entry.model_dump(mode="json") for entry in votes],
@@ -89,6 +92,13 @@ def _print(facts: dict[str, Any]) -> None:
         people = ", ".join(vote["people"])
         print(
             f"approved  {vote['study']}  {vote['approval_sha256']}  by {people}  {when}  fedrounds {vote['version']}"
+        )
+    for study in facts["doubted"]:
+        print(
+            f"DOUBTED   {study}  the audit log knows other decisions than the votes: nothing of it runs here"
+        )
+        print(
+            "          put the newest approvals.jsonl and approvals.head back, or reject and approve it anew"
         )
     for vote in facts["rejected"]:
         print(f"rejected  {vote['study']}  by {vote['person']}: {vote['reason']}")

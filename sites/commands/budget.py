@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from sites.ledger import Row
     from sites.settings import Site
 
@@ -109,22 +111,31 @@ def more_rounds(rows: list[Row], last: Row, epsilon: float, delta: float) -> int
 
 def _print(facts: dict[str, Any]) -> None:
     from rich.console import Console
+
+    limit, console = facts["limit"], Console()
+    console.print(
+        f"privacy budget of {facts['site']}: epsilon {limit['epsilon']:g} at delta {limit['delta']:g}"
+    )
+    for dataset in facts["datasets"]:
+        console.print(f"\n{dataset['dataset']}", markup=False, highlight=False, soft_wrap=True)
+        console.print(_table(dataset))
+
+
+def _table(dataset: dict[str, Any]) -> Table:
+    """One data set, whole and by study; 80 columns hold all its headings."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    limit = facts["limit"]
-    table = Table(
-        title=f"privacy budget of {facts['site']}: epsilon {limit['epsilon']:g} at delta {limit['delta']:g}"
-    )
-    table.add_column("data set / study")
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("study", overflow="fold")
     for heading in ("epsilon", "spent", "reserved", "left", "runs", "rounds", "unfinished", "more rounds"):
-        table.add_column(heading, justify="right")
-    for dataset in facts["datasets"]:
-        left = f"{dataset['left']:.3f}"
-        table.add_row(dataset["dataset"], *_figures(dataset), left, *_counts(dataset), "", style="bold")
-        for study, share in dataset["studies"].items():
-            fit = f"{share['more_rounds']}" + ("+" if share["more_rounds"] >= MOST_ROUNDS else "")
-            table.add_row(f"  {study}", *_figures(share), "", *_counts(share), fit)
-    Console().print(table)
+        table.add_column(heading, justify="right", min_width=max(map(len, heading.split())))
+    left = f"{dataset['left']:.3f}"
+    table.add_row("all", *_figures(dataset), left, *_counts(dataset), "", style="bold")
+    for study, share in dataset["studies"].items():
+        fit = f"{share['more_rounds']}" + ("+" if share["more_rounds"] >= MOST_ROUNDS else "")
+        table.add_row(study, *_figures(share), "", *_counts(share), fit)
+    return table
 
 
 def _figures(share: dict[str, Any]) -> list[str]:

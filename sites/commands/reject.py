@@ -11,8 +11,12 @@ examples:
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from sites.commands.studyword import add_study
+
+if TYPE_CHECKING:
+    from sites.settings import Site
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,5 +40,19 @@ def run(args: argparse.Namespace) -> int:
         entry = withdraw(site, before, person, args.reason)
     else:
         entry = reject(site, find(args.study, site), person, args.reason)
-    print(f"nothing of study {entry.vote.study} runs here from now on")
+    study = entry.vote.study
+    print(f"nothing of study {study} runs here from now on")
+    kept = unsent(site, study)
+    if kept:
+        print(
+            f"{kept} answers of it that were made and not sent stay here, until this very version is approved again"
+        )
     return 0
+
+
+def unsent(site: Site, study: str) -> int:
+    """How many answers to a study's tickets lie in the outbox; refusals, which say nothing, left out."""
+    from sites.outbox import Outbox
+
+    answers = Outbox(site.state / "outbox").undelivered()
+    return sum(one.ticket.study == study and one.receipt.refusal is None for one in answers)

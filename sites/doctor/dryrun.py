@@ -1,7 +1,8 @@
 """A round in the dry: the recipe trains on its own synthetic example, with noise, and the gate looks at the update.
 
 No row is read, nothing is spent, nothing leaves. What it shows: the recipe
-builds, the libraries work together, and the update would pass the gate.
+builds, the libraries work together, the sandbox lets it work, and the update
+would pass the gate. The recipe works behind the agent's walls (dry.py).
 """
 
 from __future__ import annotations
@@ -9,22 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-import numpy as np
-
 from sites.doctor import Check, Row
+from sites.doctor.apart import apart
 from sites.doctor.studies import approved
 from sites.egress import examine
+from sites.job import Dried, DryJob
 from sites.settings import Site
-from tasks import parameters
 from tasks.errors import FederationError
-from tasks.learning import train
-from tasks.learning.schedule import schedule
-from tasks.privacy.events import GaussianEvent
-from tasks.privacy.noise import NoiseSource
-from tasks.recipes import load_recipe
 from tasks.study import Local, Privacy, Study
-
-UNITS = 32
 
 
 def checks() -> list[Check]:
@@ -51,31 +44,13 @@ def dry_run(site: Site) -> Iterator[Row]:
 
 def _round(study: Study, site: Site) -> int:
     """Bytes of the update. Raises what training and the gate raise."""
-    recipe = load_recipe(study.recipe, study.recipe_settings)
-    example = {name: np.array(values * UNITS, dtype=object) for name, values in recipe.example().items()}
-    x = recipe.encode_features(example)
-    base = recipe.initial_parameters(study.seed)
     local = Local(**(study.local.model_dump() | {"epochs": 1, "batch_size": "full"}))
-    privacy = (
-        study.privacy
-        if study.privacy.clip_norm
-        else Privacy(mode="local", epsilon=1, delta=1e-5, clip_norm=1)
-    )
-    plan = schedule(local, UNITS)
-    event = GaussianEvent(noise_multiplier=1.0, sample_rate=plan.sample_rate, steps=plan.steps)
-    new = train(
-        recipe,
-        base,
-        x,
-        np.zeros(UNITS, np.float32),
-        None,
-        local=local,
-        privacy=privacy,
-        noise_multiplier=event.noise_multiplier,
-        noise=NoiseSource.from_system(),
-        progress=lambda _step, _steps: None,
-    )
-    raw = parameters.to_bytes(parameters.subtract(new, base))
+    unprotected = study.privacy.clip_norm is None
+    privacy = Privacy(mode="local", epsilon=1, delta=1e-5, clip_norm=1) if unprotected else study.privacy
     dry = study.model_copy(update={"local": local, "privacy": privacy})
-    examine(raw, parameters.to_bytes(base), dry, event, plan.batch, site.settings.policy)
-    return len(raw)
+    most = site.settings.resources.parameters_mb * 2**20
+    with apart(site) as workplace:
+        done = workplace.run(DryJob(study=dry), Dried)
+        base, update = workplace.parameters_of("dry", most), workplace.update(most, "dry")
+    examine(update, base, dry, done.event, done.batch, site.settings.policy)
+    return len(update)

@@ -1,8 +1,7 @@
 """Checks of each study this site has a source for: approval, recipe, records, columns, counts, budget.
 
 A recipe is somebody's code: one that nobody has approved is neither imported nor
-shown a record here. An approved one runs in the doctor's own process, without the
-sandbox that the agent puts around its jobs.
+shown a record here. An approved one works behind the agent's walls (apart.py).
 """
 
 from __future__ import annotations
@@ -10,21 +9,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 from infra.errors import SealError
 from infra.signing import unseal
 from sites.doctor import Check, Row
+from sites.doctor.apart import apart
 from sites.doctor.contact import hub_of
 from sites.identity import KEY
-from sites.job import SurveyJob
+from sites.job import Survey, SurveyJob
 from sites.ledger import Ledger
 from sites.settings import Site, Source
 from sites.sources import address
 from sites.spending import dataset_of
 from sites.uploads import reader_of
 from sites.voting import approvals_of
-from tasks.errors import RecordError, RefusedError, StudyError
+from tasks.contracts import Code
+from tasks.errors import RefusedError, StudyError
 from tasks.recipes import recipe_sha256
 from tasks.study import Study
 
@@ -111,19 +111,15 @@ def not_approved(site: Site, study: Study) -> bool:
 
 def _study(site: Site, study: Study, source: Source) -> Iterator[Row]:
     """The recipe, and what the survey job would find."""
-    from sites.survey import work
-
     name = f"study {study.name} {study.sha256[:8]}"
     job = SurveyJob(site=site.settings.site, study=study, source=source, base=site.base)
     try:
-        survey = work(job, Path(), lambda _beat: None, 0.0)
-    except StudyError as exc:
-        yield Row(
-            name, "fail", str(exc), "install the recipe's package in the hub's version, or tell the hub"
-        )
-        return
-    except (RefusedError, RecordError) as exc:
-        yield Row(name, "fail", str(exc), "correct the source in site.yaml, or the file")
+        with apart(site) as workplace:
+            survey = workplace.run(job, Survey)
+    except RefusedError as exc:
+        of_code = exc.code in (Code.BAD_SETTINGS, Code.UNKNOWN_RECIPE, Code.TRAINING_FAILED)
+        code = "install the recipe's package in the hub's version, or tell the hub"
+        yield Row(name, "fail", str(exc), code if of_code else "correct the source in site.yaml, or the file")
         return
     least, limits = site.settings.limits.min_records, site.settings.limits
     text = f"{survey.records} usable records, {survey.units} units in training, {survey.held_out} held out"

@@ -14,8 +14,11 @@ from infra.signing import SigningKey
 from sites import ledgerfile
 from sites.audit import Audit
 from sites.auditevents import AgentStopped
+from sites.job import Planned
 from sites.ledger import Entry, Ledger
 from sites.outbox import Answer, Outbox
+from sites.settings import Limits
+from sites.spending import RunPlan, Standing, keep_plan, known_plan
 from sites.stopfile import halt, halted
 from tasks.contracts import Operation, Receipt, Ticket, Update
 from tasks.privacy.events import GaussianEvent
@@ -127,6 +130,25 @@ def test_lines_that_were_secured_stay_in_the_log(tmp_path, cut):
         lines = (disk.root / "audit.jsonl").read_text()
 
         assert "1.0.1" in lines and "1.0.2" in lines, f"killed at call {kill}"
+        disk.close()
+
+
+@pytest.mark.parametrize("cut", range(len(CUTS)))
+def test_a_runs_plan_stays(tmp_path, cut):
+    """Its noise was calibrated for the whole run; made again it would have to be paid for what was reserved since."""
+    limits, event = (
+        Limits(epsilon=3.0, delta=1e-5),
+        GaussianEvent(noise_multiplier=1.5, sample_rate=1.0, steps=1),
+    )
+    standing = Standing(
+        study_sha256="a" * 64, units=9, others="b" * 64, limits=limits, reserved=0, released=0, left=2
+    )
+    plan = RunPlan(standing=standing, planned=Planned(event=event, trajectory=(0.5, 0.9), epsilon_after=0.9))
+
+    for kill in KILLS:
+        disk = lived(tmp_path, kill, cut, lambda state: keep_plan(state, "toy-1", plan))
+
+        assert known_plan(disk.root, "toy-1") == plan, f"killed at call {kill}"
         disk.close()
 
 

@@ -15,11 +15,13 @@ from flows.cli import main as hub_main
 from flows.commands.site_add import store_hint
 from flows.commands.site_list import site_facts
 from flows.commands.status import site_facts as status_facts
+from flows.training import training
 from infra.errors import FileError, SealError
 from infra.hub import Hub
 from infra.identity import Identity
 from infra.signing import peek
 from simulation.acquaint import acquaint, enrol
+from simulation.approving import approve_everywhere
 from sites import newkeys
 from sites.agent import Agent
 from sites.auditread import verified
@@ -35,8 +37,8 @@ from sites.template import site_yaml
 from sites.uploads import store_of
 from tasks import layout
 from tasks.card import hub_card, publish_card
-from tasks.contracts import Card, Presence
-from tasks.errors import ContractError
+from tasks.contracts import Card, Presence, Receipt
+from tasks.errors import ContractError, QuorumError
 from tasks.invitations import answers, confirm, invite
 from tasks.membership import Enrolment, Kit
 from tasks.propose import propose
@@ -367,6 +369,40 @@ def a_ticket(hub: Hub):
         operation=Operation.TRAIN, parameters_key="shared/runs/toy-1/x", parameters_sha256="0" * 64,
         nonce="0" * 32, issued_at=hub.now(), expires_at=hub.now() + 60,
     )  # fmt: skip
+
+
+def test_an_answer_that_waits_follows_the_new_keys(hub, tmp_path):
+    """Made under the old keys, kept for a person, sent under the new ones: the hub opens it, and nothing is made twice."""
+    north = load_site(write_site(tmp_path / "files", "north", extra="policy: {hold_for_human: true}\n"))
+    enrol(hub, north)
+    agent, ahead, old = an_agent(north), [0.0], own_identity("north", north.state).public.public_key
+    ask_for_new_keys(hub, "north")
+    agent.step()  # the new keys are shown while nothing waits
+
+    def wait(seconds: float) -> None:
+        ahead[0] += 0 if agent.step() else seconds + 5
+
+    study, late = (
+        a_study(sites=["north"], quorum=1, rounds=1),
+        hub.with_clock(lambda: time.time() + ahead[0], wait),
+    )
+    approve_everywhere([north], study, propose(hub, study))
+    with pytest.raises(QuorumError, match="no_answer"):
+        training(hub=late, study=study, run="toy-1")
+    (held,) = agent.outbox.undelivered()
+    before = agent.outbox.payload(held)
+
+    assert take_new_keys(late, "north") is not None
+    agent.step()
+    assert own_identity("north", north.state).public.public_key != old
+    agent.outbox.release(held.name)
+    agent.step()
+
+    key = layout.answer_key(held.ticket, "receipt.json")
+    said_now = open_from_site(hub, hub.store.get(key), Receipt, site_card(hub, "north"), key)
+    assert said_now == held.receipt
+    assert hub.store.get(layout.answer_key(held.ticket, "update.safetensors"), len(before)) == before
+    assert agent.outbox.undelivered() == []
 
 
 STEPS: dict[str, tuple[object, str]] = {

@@ -15,6 +15,8 @@ from sites.approvals import FILE, HEAD, Approvals
 from sites.approved import kept_sources, kept_study
 from sites.auditread import lines
 from sites.chain import BrokenChainError
+from sites.cli import main
+from sites.doctor import books
 from sites.job import InlineRunner
 from sites.policyterms import Approval
 from sites.proposals import of_study
@@ -249,6 +251,22 @@ def test_an_older_copy_of_the_votes_revives_nothing(site, tmp_path, hub, after):
     reject(site, version, "carl", "from here on")
     approve(site, version, "ada")
     assert hub.ask(agent, hub.ticket(study, given, attempt=3)).update is not None
+
+
+def test_an_older_copy_of_the_votes_is_seen_by_people(site, capsys):
+    """Not only the agent compares: the command and the doctor name the study, which counts for nothing."""
+    version = of_study(a_study(), site)
+    approve(site, version, "bob")
+    old = {name: (site.state / name).read_bytes() for name in (FILE, HEAD)}
+    assert [row.state for row in books.votes(site)] == ["ok"]
+    reject(site, version, "carl", "contract ended")
+    for name, raw in old.items():
+        (site.state / name).write_bytes(raw)
+
+    assert in_force(site) == {}
+    assert [row.state for row in books.votes(site)] == ["fail"]
+    assert main(["approvals", "--config", str(site.base / "north.yaml")]) == 0
+    assert "DOUBTED   toy" in capsys.readouterr().out
 
 
 def test_a_new_version_takes_nothing_back(site, tmp_path, hub, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import socket
@@ -17,13 +18,15 @@ from hypothesis import strategies as st
 from infra.errors import FileError
 from infra.signing import SigningKey
 from sites import audit as audit_module
-from sites.audit import FILE, HEAD, Audit
+from sites.audit import FILE, HEAD, TORN, Audit
 from sites.auditevents import UNLOGGED, AgentStarted, BytesOut, DataRead, TicketIgnored, band
-from sites.auditread import lines, verified
+from sites.auditread import TornTailError, lines, verified
 from sites.chain import BrokenChainError
 from sites.cli import main
 from sites.identity import own_identity
 from sites.ledger import Ledger
+from sites.settings import load_site
+from sites.spending import dataset_of
 from sites.syslog import Syslog
 from tasks.contracts import Code
 from tests.sites.builders import ToyHub, a_study, an_agent
@@ -159,6 +162,57 @@ def test_a_torn_line_is_mended_and_said(tmp_path):
 
     assert events(tmp_path)[-1] == "log_mended"
     assert verified(tmp_path, "north")[0].entries == 7
+
+
+def torn_after_the_head(folder: Path) -> Path:
+    """A power cut: of three lines since the last head the second is zeros, as disks leave them, and the third is whole."""
+    path = a_log(folder)
+    audit = an_audit(folder)
+    for number in range(3):
+        audit.note(TicketIgnored(sha256=f"{number:064x}"))
+    *kept, second, third = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(kept) + bytes(len(second) - 1) + b"\n" + third)
+    return path
+
+
+def test_what_no_head_covers_never_needs_a_human(tmp_path):
+    """The agent starts again, says what it took away, and keeps it for whoever asks."""
+    path = torn_after_the_head(tmp_path)
+    lost = b"".join(path.read_bytes().splitlines(keepends=True)[-2:])
+    with pytest.raises(TornTailError, match="line 8"):
+        verified(tmp_path, "north")
+
+    an_audit(tmp_path).secure()
+
+    assert events(tmp_path)[-2:] == ["ticket_ignored", "log_mended"]
+    assert list(lines(tmp_path))[-1].event.torn_bytes == len(lost)
+    assert (tmp_path / TORN).read_bytes() == lost + b"\n"
+    assert verified(tmp_path, "north")[0].entries == 8
+
+
+def test_what_a_head_covers_is_not_taken_away(tmp_path):
+    """Else whoever changes a line would have the rest of the log forgotten. A head that is gone helps nobody."""
+    path = torn_after_the_head(tmp_path)
+    torn = path.read_bytes()
+    path.write_bytes(torn.replace(b'"ticket_ignored"', b'"ticket_ignorad"', 1))
+    with pytest.raises(BrokenChainError, match="line 2 "):
+        an_audit(tmp_path)
+    path.write_bytes(torn)
+    (tmp_path / HEAD).unlink()
+    Ledger(tmp_path, site="north").close()
+    with pytest.raises(BrokenChainError, match="line 8 "):
+        an_audit(tmp_path)
+    assert path.read_bytes() == torn
+
+
+def test_a_power_cut_at_the_very_first_start_is_mended(tmp_path):
+    """Nothing was signed and nothing spent: the log begins anew, and says so."""
+    own_identity("north", tmp_path)
+    (tmp_path / FILE).write_bytes(bytes(200) + b"\n")
+
+    an_audit(tmp_path).secure()
+
+    assert events(tmp_path) == ["log_begun", "log_mended"]
 
 
 def test_two_writers_make_one_chain(tmp_path):
@@ -341,6 +395,37 @@ def test_ledger_on_the_command_line(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["entry"] == 1
     assert main(["ledger", "verify", "--config", config]) == 1
     assert "replaced by another one" in capsys.readouterr().err
+
+
+def test_csv_and_json_hold_the_same_ledger_of_persons(tmp_path, capsys):
+    """An auditor's two files agree, entry by entry, and both add up to what the site was charged for its persons."""
+    from tasks.privacy.accountant import epsilon
+    from tasks.privacy.events import GaussianEvent
+
+    hub = ToyHub(tmp_path)
+    agent = an_agent(tmp_path, source="{url: 'csv:north.csv', person: patient}")
+    study = a_study()
+    given = hub.publish(study)
+    spent = [hub.ask(agent, hub.ticket(study, given, round=r)).update.spent for r in (1, 2)]
+    agent.close()
+    config, out = str(tmp_path / "north.yaml"), [str(tmp_path / name) for name in ("l.csv", "l.json")]
+
+    assert main(["ledger", "export", "--config", config, "--csv", out[0], "--json-file", out[1]]) == 0
+
+    book = json.loads(Path(out[1]).read_text())
+    with Path(out[0]).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows == [{name: str(value) for name, value in entry.items()} for entry in book["chain"]]
+    assert [row["kind"] for row in rows] == ["reserve", "charge"] * 2
+    events = [GaussianEvent.from_json(row["event"]) for row in rows if row["kind"] == "reserve"]
+    (dataset,) = book["datasets"]
+    assert dataset["epsilon"] == epsilon(events, 1e-3) == pytest.approx(spent[-1].epsilon)
+    assert {row["dataset"] for row in rows} == {dataset["dataset"]}
+    # the same people under another person column, or none: the same budget, not a new one
+    path = Path(config)
+    path.write_text(path.read_text().replace(", person: patient", ""))
+    site = load_site(path)
+    assert dataset_of(site, site.settings.sources["toy"]) == dataset["dataset"]
 
 
 def test_an_exported_chain_can_be_checked_without_fedrounds(tmp_path, capsys):

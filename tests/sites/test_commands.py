@@ -183,6 +183,30 @@ def test_the_budget_is_what_the_ledger_says(tmp_path, capsys):
     }
 
 
+def test_the_budget_fits_80_columns(tmp_path, capsys, monkeypatch):
+    """A terminal, a ticket, a mail: no heading and no figure is cut."""
+    hub, agent, study = ToyHub(tmp_path), an_agent(tmp_path), a_study()
+    hub.ask(agent, hub.ticket(study, hub.publish(study)))
+    monkeypatch.setenv("COLUMNS", "80")
+
+    assert main(["budget", "--config", str(tmp_path / "north.yaml")]) == 0
+
+    out = capsys.readouterr().out
+    words = (
+        "epsilon",
+        "spent",
+        "reserved",
+        "left",
+        "runs",
+        "rounds",
+        "unfinished",
+        "more",
+        str(tmp_path / "north.csv"),
+    )
+    assert not [word for word in words if word not in out]
+    assert "…" not in out
+
+
 @pytest.mark.parametrize("event", [(2.0, 1.0, 3), (1.5, 0.3, 4)], ids=["full", "sampled"])
 def test_as_many_more_rounds_fit_as_the_ledger_would_take(event):
     """One round more than said would be refused; the last one said is not. Reserved and mixed histories count."""

@@ -7,6 +7,7 @@ import fcntl
 import http.server
 import json
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from typing import get_args
 import pytest
 
 from sites.cli import main
-from sites.doctor import Row, books, data, dryrun, machine, network, resources, rights, studies
+from sites.doctor import Row, apart, books, data, dryrun, machine, network, resources, rights, studies
 from sites.doctor.short import last_look
 from sites.settings import Site, load_site
 from tasks import layout
@@ -145,14 +146,14 @@ def test_a_changed_ledger_and_log_are_failures(tmp_path):
     hub, agent, study = ToyHub(tmp_path), an_agent(tmp_path), a_study()
     hub.ask(agent, hub.ticket(study, hub.publish(study)))
     agent.close()
-    assert [one(check(agent.site)).state for check in books.checks()] == ["ok"] * 3
+    assert [one(check(agent.site)).state for check in books.checks()] == ["ok"] * 4
 
-    for name in ("ledger.sqlite", "audit.jsonl", "egress.jsonl"):
+    for name in ("ledger.sqlite", "audit.jsonl", "approvals.jsonl", "egress.jsonl"):
         path = agent.site.state / name
         path.write_bytes(path.read_bytes().replace(b"toy", b"tox"))
     path.write_bytes(b"{}\n")
 
-    assert [one(check(agent.site)).state for check in books.checks()] == ["fail"] * 3
+    assert [one(check(agent.site)).state for check in books.checks()] == ["fail"] * 4
     assert main(["start", "--config", str(tmp_path / "north.yaml")]) == 1
 
 
@@ -247,9 +248,30 @@ def test_a_recipe_that_nobody_approved_is_not_run_by_the_doctor(tmp_path, monkey
         "warn", "fedrounds-site review toy",
     )  # fmt: skip
     assert {row for row in rows if study.sha256[:8] in row} == {name}
-    approve_here(hub.config, study)
-    assert [row.state for row in studies.studies(site) if study.sha256[:8] in row.name] == ["ok"]
-    assert mark.exists()
+
+
+def test_an_approved_recipe_works_behind_walls_for_the_doctor_too(tmp_path, monkeypatch):
+    """It reads the records and nothing else, knows no credential, and leaves nothing behind."""
+    hub, mark = ToyHub(tmp_path), tmp_path / "mark"
+    attacks.install(monkeypatch, tmp_path)
+    monkeypatch.setenv(attacks.MARK, str(mark))
+    site = load_site(write_site(tmp_path))
+    apart.runner.cache_clear()  # its template must find the package
+    good, bad = attacks.a_hostile_study("nothing"), attacks.a_hostile_study("read", site.state / "site.key")
+    try:
+        for study, state in ((good, "ok"), (bad, "fail")):
+            hub.store.put(layout.study_key("toy", study.sha256), hub.key.seal(study))
+            approve_here(hub.config, study)
+            rows = [row for kind in (studies.studies, data.persons) for row in kind(site)]
+            assert [row.state for row in rows if row.name == f"study toy {study.sha256[:8]}"] == [state]
+            assert len([row for row in rows if row.name.startswith("persons")]) == (state == "ok")
+    finally:
+        apart.runner().close()
+        apart.runner.cache_clear()
+
+    assert not mark.exists()
+    assert "hostile.recipe" not in sys.modules
+    assert not list(site.state.glob("doctor-*"))
 
 
 def test_the_first_start_waits_for_a_healthy_machine(tmp_path, capsys):

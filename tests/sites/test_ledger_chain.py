@@ -18,6 +18,8 @@ from sites import ledgerfile
 from sites.chain import BrokenChainError
 from sites.ledger import Entry, Ledger
 from sites.ledgerfile import FILE, HEAD
+from tasks.privacy.accountant import epsilon
+from tasks.privacy.budget import afford
 from tasks.privacy.events import GaussianEvent
 
 ROOT = Path(__file__).parents[2]
@@ -216,6 +218,28 @@ def test_a_clock_that_jumps_back_changes_no_order(tmp_path):
     ledger.close()
     ledgerfile._checked.clear()
     Ledger(tmp_path).close()
+
+
+@pytest.mark.parametrize(
+    "jumps", [(4e10, 1.8e9), (1.8e9, 4e10), (4e10, 0.0)], ids=["far then now", "now then far", "back"]
+)
+def test_no_jump_of_the_clock_frees_budget(tmp_path, jumps):
+    """A debit of the year 3237 counts now, and one of today still counts then: budget has no date."""
+    times = iter(jumps)
+    ledger = Ledger(tmp_path, clock=lambda: next(times))
+    ledger.reserve(an_entry(1))
+    ledger.charge(an_entry(1).key)
+    ledger.close()
+    ledgerfile._checked.clear()
+
+    again = Ledger(tmp_path, clock=lambda: 1.8e9)
+    one = [an_entry(1).event]
+    assert again.events(an_entry(1).dataset) == one
+    limit = epsilon(one, 1e-5) * 1.1
+    assert not afford(again.events(an_entry(1).dataset), one, limit, 1e-5).ok
+    assert afford([], one, limit, 1e-5).ok
+    assert again.reserve(an_entry(1)) is False
+    again.close()
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)

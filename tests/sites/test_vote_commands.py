@@ -57,6 +57,19 @@ def test_a_review_shows_what_is_new(hub, command):
     assert "class LogisticRegression" not in command("review", "toy")[1]
 
 
+def test_a_rejection_says_what_it_keeps_here(hub, command, tmp_path, monkeypatch):
+    """Whoever rejects learns that answers were made and wait."""
+    agent, study = an_agent(tmp_path), a_study()
+    hub.send(hub.ticket(study, hub.publish(study)))
+    monkeypatch.setattr(agent.gate, "_hold", True)
+    agent.step()
+
+    assert (
+        "1 answers of it that were made and not sent stay here"
+        in command("reject", "toy", "--reason", "x")[1]
+    )
+
+
 def test_approving_what_was_not_reviewed_is_refused(hub, command, tmp_path):
     """The hub may put up another version between the two commands."""
     reviewed = hub.propose(a_study()).approval_sha256
