@@ -96,6 +96,7 @@ def _round(hub: Hub, upto: list[RoundRecord]) -> dict[str, Any]:
         "cohort": list(record.cohort),
         "model_version": registered.model_version if registered else None,
         "metrics": record.metrics.model_dump(),
+        "secure_sum": record.summed.model_dump() if record.summed else None,
         "sites": {name: _site(site) for name, site in record.sites.items()},
         "participation": participation.facts(upto[-participation.LOOK_BACK - 1 :]),
         "parameters_sha256": record.parameters_sha256,

@@ -44,6 +44,8 @@ def rounds_table(title: str, sites: tuple[str, ...], records: list[RoundRecord])
     """One line a round, one column a site: its AUROC and epsilon, or why it is not there."""
     limits = [s.spent.epsilon_limit for record in records for s in record.sites.values() if s.spent]
     caption = f"a site's cell: AUROC, ε spent of {limits[0]:g}" if limits else "a site's cell: AUROC"
+    if records and all(record.summed for record in records):
+        caption += "; secure aggregation: the hub saw sums only"
     table = Table(
         title=title, title_justify="left", caption=caption, caption_justify="left", padding=(0, 0, 0, 1)
     )

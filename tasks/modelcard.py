@@ -80,9 +80,20 @@ def round_card(study: Study, record: RoundRecord, spent: Mapping[str, float]) ->
 Model after **round {record.round}** of run `{record.run}`; {len(record.cohort)} of {len(record.sites)} \
 sites took part in the round.{_late(record)} All held-out records together: {figures(record.metrics)}.
 
-Privacy: {privacy(study)}. Parameters sha256: `{record.parameters_sha256}`.
+Privacy: {privacy(study)}. {summed(record)} Parameters sha256: `{record.parameters_sha256}`.
 
 {rows}"""
+
+
+def summed(record: RoundRecord) -> str:
+    """How much the hub saw of one site, in a sentence."""
+    how = record.summed
+    if how is None:
+        return "Secure aggregation off: the hub saw each site's update."
+    return (
+        f"Secure aggregation: the hub saw the sum of {len(record.cohort)} updates and the sum of their figures, never "
+        f"one site's; {how.threshold} of {how.sites} sites must agree to open a sum."
+    )
 
 
 def settings(study: Study) -> dict[str, str]:

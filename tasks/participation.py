@@ -34,6 +34,8 @@ _CAUSES: dict[Code, str] = {
     Code.EXPIRED: "tickets reach it too late; is it overloaded, or is its clock wrong?",
     Code.BAD_SIGNATURE: "its answers are signed by another key; has it lost its own?",
     Code.COOLING_DOWN: "it failed several times in a row and is asked again later",
+    Code.NO_SEAT: "it was away when keys for secure sums were made, or has new keys; it joins at the next setup",
+    Code.SUM_REFUSED: "a step of the secure sum was unsafe for it; its own log says why",
     Code.NOT_APPROVED: "its people have not approved the study; there: fedrounds-site review",
     Code.PAUSED_BY_HUB: "the operator paused it in Prefect",
     Code.PAUSED_BY_SITE: "the site's own people have paused it",

@@ -221,6 +221,7 @@ def _version_tags(hub: Hub, record: RoundRecord, spent: Mapping[str, float]) -> 
     tags = {key: f"{value:.6f}" for key, value in record.metrics.model_dump().items() if value is not None}
     tags |= {
         "cohort": ", ".join(record.cohort),
+        "secure_aggregation": "on" if record.summed else "off",
         "recipe_sha256": record.recipe_sha256,
         "parameters_sha256": record.parameters_sha256,
         "epsilon_max": f"{max(spent.values()):.6f}" if spent else "none",

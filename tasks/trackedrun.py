@@ -154,6 +154,7 @@ def _parent_tags(study: Study, manifest: RunManifest) -> dict[str, str]:
         "study_sha256": manifest.study_sha256,
         "recipe_sha256": manifest.recipe_sha256,
         "privacy": terms.mode,
+        "secure_aggregation": "on" if study.secure_aggregation.on else "off",
         "epsilon_limit": "none" if terms.epsilon is None else f"{terms.epsilon:g}",
         "delta": "none" if terms.delta is None else f"{terms.delta:g}",
         "sites": ", ".join(study.sites),
