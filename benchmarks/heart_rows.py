@@ -139,7 +139,7 @@ def _descend(
     for _ in range(STEPS):
         at = stepped(at, total(at), terms)
         iterates.append(at)
-    return last_half(iterates, STEPS)
+    return mean(iterates[step - 1] for step in last_half(STEPS))
 
 
 def _clipped(recipe: LogisticRegression, parts: Sequence[Part]) -> list[ClippedSums]:

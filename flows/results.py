@@ -111,6 +111,7 @@ def _site(site: SiteRound) -> dict[str, Any]:
         "epsilon": site.spent.epsilon if site.spent else None,
         "delta": site.spent.delta if site.spent else None,
         "epsilon_limit": site.spent.epsilon_limit if site.spent else None,
+        "against": site.spent.against.model_dump() if site.spent and site.spent.against else None,
         "noise_multiplier": site.spent.noise_multiplier if site.spent else None,
         "metrics": site.metrics.model_dump(),
         "attempts": site.attempts,

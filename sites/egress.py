@@ -27,11 +27,12 @@ from sites.chain import BrokenChainError
 from sites.identity import FORMER, own_public_key
 from sites.ledger import Ledger, Row
 from sites.outbox import Outbox
-from sites.payload import form_of, norm, read_tensors
+from sites.payload import WORD_BYTES, form_of, norm, read_tensors, word_norm
 from sites.policyterms import Policy
 from tasks import layout
 from tasks.contracts import Code, Message, Name, Operation, Receipt, Sha256, Update
 from tasks.errors import ContractError, RefusedError
+from tasks.privacy.distributed import Mechanism
 from tasks.privacy.events import GaussianEvent
 from tasks.study import Study
 
@@ -88,6 +89,31 @@ def examine(
         raise RefusedError(
             Code.TRAINING_FAILED,
             f"the update stays here: its norm is {size:.4g}, at most {limit:.4g} is possible or allowed",
+        )
+
+
+def examine_words(words: bytes, run: Mechanism, units: int) -> None:
+    """Let noised words pass that a sum of clipped gradients and a share of noise can be.
+
+    Args:
+        words: 64-bit integers, as training wrote them.
+        run: the study's mechanism.
+        units: about how many units trained, as in their public band.
+
+    Raises:
+        RefusedError: training_failed: another number of words than the model's, or a norm that cannot be.
+    """
+    if len(words) != WORD_BYTES * run.dimension:
+        raise RefusedError(
+            Code.TRAINING_FAILED, "the update stays here: other words than the parameters it is for"
+        )
+    noise = run.share * (math.sqrt(run.dimension) + 10)
+    limit = 1.01 * ((1.5 * units + 50) * run.sensitivity + noise)  # 1.5 as in norm_bound, for the band
+    size = word_norm(words)
+    if not size <= limit:
+        raise RefusedError(
+            Code.TRAINING_FAILED,
+            f"the update stays here: a norm of {size:.4g} words, at most {limit:.4g} is possible",
         )
 
 

@@ -42,12 +42,18 @@ class Hiding(NamedTuple):
         """Hide an update that the gate has let pass. Raises RefusedError."""
         return self._mask(update, read_tensors(update).begin, "<f4", workplace)
 
+    def mask_words(self, words: bytes, workplace: Workplace) -> Masked:
+        """Hide words that have this site's share of the noise in them. Raises RefusedError."""
+        return self._mask(words, 0, "<i8", workplace)
+
     def mask_statistics(self, statistics: tuple[int, ...] | None, workplace: Workplace) -> Masked:
         """Hide the sums of held-out records; zeros where too few are held out to be let out. Raises RefusedError."""
         numbers = statistics or (0,) * STATISTICS
         return self._mask(struct.pack(f"<{STATISTICS}d", *numbers), 0, "<f8", workplace)
 
-    def _mask(self, given: bytes, begin: int, kind: Literal["<f4", "<f8"], workplace: Workplace) -> Masked:
+    def _mask(
+        self, given: bytes, begin: int, kind: Literal["<f4", "<f8", "<i8"], workplace: Workplace
+    ) -> Masked:
         job = MaskJob(
             begin=begin,
             type=kind,

@@ -19,8 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from infra.errors import FileError
 from sites.plainfile import read_plain
+from sites.policyterms import View
 from sites.settings import Source
-from tasks.contracts import Code, Isolation, Name, Scores
+from tasks.contracts import Against, Code, Isolation, Name, Scores
 from tasks.errors import FederationError, PrivacyError, RecordError, RefusedError, StudyError
 from tasks.privacy.events import GaussianEvent
 from tasks.study import Study
@@ -63,6 +64,8 @@ class PlanJob(_Strict):
     priced: bool = False  # the site's policy caps rounds, runs or studies: say what they cost
     own: tuple[GaussianEvent, ...] = ()  # what the run has in the ledger, sent or not
     of_study: tuple[GaussianEvent, ...] = ()  # the same of the study, this run included
+    dimension: int = 1  # numbers of the model; changes no epsilon that anybody could read
+    charge: View = "hub_with_missing"  # in privacy mode distributed: against whom the ledger counts
 
 
 class CopiesJob(RowsJob):
@@ -102,7 +105,7 @@ class MaskJob(_Strict):
 
     kind: Literal["mask"] = "mask"
     begin: int = Field(ge=0)  # of the numbers, in bytes
-    type: Literal["<f4", "<f8"]  # of a number
+    type: Literal["<f4", "<f8", "<i8"]  # of a number; <i8: words already
     bits: Literal[32, 64]  # of a word
     bound: float
     sites: int
@@ -139,6 +142,7 @@ class Planned(_Strict):
     trajectory: tuple[float, ...]  # epsilon of the run after each round that is left, at the study's delta
     epsilon_after: float  # of history and the rest of the run, at the site's delta
     cost: Cost | None = None  # where the job asked for it
+    against: tuple[Against, ...] = ()  # like `trajectory`, in privacy mode distributed
 
 
 class Copies(_Strict):

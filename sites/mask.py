@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from sites.job import PARAMETERS, UPDATE, Masked, MaskJob, Watch
-from tasks.secagg.fixedpoint import FixedPoint
+from tasks.secagg.fixedpoint import FixedPoint, word_type
 from tasks.secagg.keys import MaskSeeds
-from tasks.secagg.masks import masked_chunks
+from tasks.secagg.masks import MaskStream, masked_chunks
 
 
 def work(job: MaskJob, folder: Path, _watch: Watch, _began_at: float) -> Masked:
@@ -23,8 +23,13 @@ def work(job: MaskJob, folder: Path, _watch: Watch, _began_at: float) -> Masked:
     """
     raw = np.memmap(folder / PARAMETERS, dtype=np.uint8, mode="r")
     values = raw[job.begin :].view(np.dtype(job.type))
-    codec = FixedPoint(job.bits, job.bound, job.sites, job.scale_bits)
     seeds = MaskSeeds(tuple(map(bytes.fromhex, job.plus)), tuple(map(bytes.fromhex, job.minus)))
+    if job.type == "<i8":  # noised in integers: to be hidden as they are
+        words = values.astype(word_type(job.bits))  # modulo the ring
+        MaskStream(seeds, job.bits).apply(words)
+        (folder / UPDATE).write_bytes(words.tobytes())
+        return Masked()
+    codec = FixedPoint(job.bits, job.bound, job.sites, job.scale_bits)
     with (folder / UPDATE).open("wb") as file:
         for words in masked_chunks([values], codec, seeds):
             file.write(words.tobytes())

@@ -18,6 +18,7 @@ from tasks.errors import ContractError
 MOST_HEADER_BYTES = 8 * 2**20
 MOST_TENSORS = 100_000
 ALIGNED = 8  # safetensors fills the header with spaces up to it
+WORD_BYTES = 8  # of a noised integer, before it is a word of the ring
 AT_ONCE = 16_384  # numbers that are looked at together; hypot takes them as arguments
 
 Form = dict[str, tuple[int, ...]]
@@ -69,6 +70,13 @@ def norm(raw: bytes, tensors: Tensors) -> float:
     numbers = memoryview(raw)[tensors.begin :].cast("f")  # little-endian, as is every machine that we run on
     parts = [math.hypot(*numbers[i : i + AT_ONCE]) for i in range(0, len(numbers), AT_ONCE)]
     return math.hypot(*parts) if all(map(math.isfinite, parts)) else math.nan
+
+
+def word_norm(words: bytes) -> float:
+    """Euclidean norm of 64-bit integers."""
+    numbers = memoryview(words).cast("q")
+    parts = [math.hypot(*numbers[i : i + AT_ONCE]) for i in range(0, len(numbers), AT_ONCE)]
+    return math.hypot(*parts)
 
 
 def _form(header: bytes) -> Form:

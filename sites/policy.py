@@ -79,6 +79,9 @@ def _denials(settings: SiteSettings, operation: Operation, study: Study, facts: 
     if study.privacy.mode == "none" and study.name not in settings.privacy_none:
         text = f"study {study.name!r} asks for updates without protection and is not named under privacy_none"
         yield _no(Code.PRIVACY_REFUSED, ("privacy_none",), text)
+    if study.privacy.mode == "distributed" and policy.full_noise:
+        text = f"study {study.name!r} asks for a share of the noise, and each update must have all of it: mode local"
+        yield _no(Code.PRIVACY_REFUSED, ("policy", "full_noise"), text)
     if policy.studies is not None and study.name not in policy.studies:
         yield _no(
             Code.POLICY_REFUSED, ("policy", "studies"), f"study {study.name!r} is not among the allowed"

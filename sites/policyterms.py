@@ -18,6 +18,7 @@ from tasks.contracts import Name, Operation
 Time = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
 Person = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+View = Literal["hub", "hub_with_missing", "all_others"]  # tasks.contracts.Against
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
@@ -102,6 +103,8 @@ class Policy(_Terms):
     epsilon_per_study: float | None = Field(default=None, gt=0)
     rounds_per_day: int | None = Field(default=None, ge=0)
     max_update_norm: float | None = Field(default=None, gt=0)  # Euclidean; a larger update stays here
+    full_noise: bool = False  # each update by itself has all the noise it needs: no study in mode distributed
+    charge: View = "hub_with_missing"  # which epsilon of a distributed study the ledger counts
     hold_for_human: bool = False  # an answer waits for `fedrounds-site release`
     resources: Caps = Caps()
 

@@ -8,16 +8,18 @@ composed with the old ones and must still fit.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from sites.job import Cost, PlanJob, Planned, Watch
 from tasks.bands import public_units
-from tasks.contracts import Code
+from tasks.contracts import Against, Code
 from tasks.errors import PrivacyError, RefusedError
 from tasks.learning.schedule import schedule
 from tasks.privacy.accountant import epsilon, trajectory
 from tasks.privacy.budget import afford
 from tasks.privacy.calibration import noise_multiplier
 from tasks.privacy.events import GaussianEvent
+from tasks.privacy.shared import event_against, mechanism_of
 
 ROUNDING = 1e-6  # relative; the sum of rounds may differ that much from the whole they were calibrated as
 
@@ -28,13 +30,12 @@ def work(job: PlanJob, _folder: Path, _watch: Watch, _began_at: float) -> Planne
     Raises:
         RefusedError: budget_exhausted: the run, as its data are now, would pass the study's own epsilon.
     """
-    privacy, rounds = job.study.privacy, job.study.rounds
+    privacy = job.study.privacy
     if privacy.epsilon is None or privacy.delta is None:
         raise PrivacyError("a run without protection needs no plan")
-    rate, steps, _ = schedule(job.study.local, public_units(job.units))
-    noise = job.noise_multiplier or noise_multiplier(privacy.epsilon, privacy.delta, rate, steps * rounds)
-    event = GaussianEvent(noise_multiplier=noise, sample_rate=rate, steps=steps)
-    path = trajectory(event, job.rounds_left, privacy.delta, before=job.released)
+    event, path, against = (_shared if privacy.mode == "distributed" else _own)(
+        job, privacy.epsilon, privacy.delta
+    )
     if path[-1] > privacy.epsilon * (1 + ROUNDING):
         raise RefusedError(
             Code.BUDGET_EXHAUSTED,
@@ -51,7 +52,38 @@ def work(job: PlanJob, _folder: Path, _watch: Watch, _began_at: float) -> Planne
             f"Raise the limit in site.yaml, or leave the study.",
         )
     cost = _cost(job, event) if job.priced else None
-    return Planned(event=event, trajectory=tuple(path), epsilon_after=after.epsilon_after, cost=cost)
+    return Planned(
+        event=event, trajectory=path, epsilon_after=after.epsilon_after, cost=cost, against=against
+    )
+
+
+class _Price(NamedTuple):
+    """event: of a round, as the ledger counts it. path: epsilon as the study counts it, after each round left."""
+
+    event: GaussianEvent
+    path: tuple[float, ...]
+    against: tuple[Against, ...] = ()
+
+
+def _own(job: PlanJob, target: float, delta: float) -> _Price:
+    """All the noise is added here."""
+    rate, steps, _ = schedule(job.study.local, public_units(job.units))
+    noise = job.noise_multiplier or noise_multiplier(target, delta, rate, steps * job.study.rounds)
+    event = GaussianEvent(noise_multiplier=noise, sample_rate=rate, steps=steps)
+    return _Price(event, tuple(trajectory(event, job.rounds_left, delta, before=job.released)))
+
+
+def _shared(job: PlanJob, _target: float, delta: float) -> _Price:
+    """A share of the noise is added here; against whom the ledger counts is the site's policy."""
+    run = mechanism_of(job.study, job.dimension)
+    shares = {"hub": run.sites, "hub_with_missing": run.sites - run.missing, "all_others": 1}
+    before = len(job.released)
+    seen = [run.views(delta, steps=before + r) for r in range(1, job.rounds_left + 1)]
+    return _Price(
+        event_against(run, shares[job.charge]),
+        tuple(v.hub_with_missing for v in seen),
+        tuple(Against(**v._asdict(), missing=run.missing) for v in seen),
+    )
 
 
 def _cost(job: PlanJob, event: GaussianEvent) -> Cost:

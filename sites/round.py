@@ -10,6 +10,7 @@ sends it.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from contextlib import closing
 from typing import NamedTuple
@@ -18,13 +19,14 @@ from infra.identity import Identity
 from sites.approvals import Approvals
 from sites.audit import Audit
 from sites.deliver import HEADER_SLACK
-from sites.egress import examine
+from sites.egress import examine, examine_words
 from sites.hiding import Hiding, Masked, hide
 from sites.job import Runner, Scored, ScoreJob, Survey, Trained, TrainJob, Watch
 from sites.ledger import Ledger
 from sites.mailbox import Mailbox
 from sites.notes import note_charged, note_read, note_reserved
 from sites.outbox import Answer, Bound, Outbox
+from sites.payload import WORD_BYTES, form_of
 from sites.policy import (
     Facts,
     approve,
@@ -46,7 +48,9 @@ from sites.workplace import Workplace
 from tasks import layout
 from tasks.bands import band, public_units
 from tasks.contracts import WORK, Band, Card, Code, Operation, Scores, Spent, Ticket, Update
+from tasks.errors import RefusedError
 from tasks.privacy.events import GaussianEvent
+from tasks.privacy.shared import mechanism_of
 from tasks.study import Study
 
 
@@ -133,6 +137,7 @@ def play(ticket: Ticket, desk: Desk) -> Done:
                 ticket,
                 study,
                 survey.units,
+                sum(math.prod(shape) for shape in form_of(given).values()),
                 dataset=dataset,
                 site=desk.site,
                 ledger=ledger,
@@ -210,10 +215,13 @@ def _train(
         threads=site.settings.resources.threads,
     )
     trained = workplace.run(job, Trained, task.given)
+    shown = band(task.survey.records) if site.settings.disclosure.records else None
+    if task.study.privacy.mode == "distributed":
+        masked = _words(task, workplace)
+        return _sealed(masked, spent)._replace(first_line_at=trained.began_at, records=shown)
     payload = workplace.update(len(task.given) + HEADER_SLACK)
     batch = event.sample_rate * public_units(task.survey.units) if event else 0.0
     examine(payload, task.given, task.study, event, batch, site.settings.policy)
-    shown = band(task.survey.records) if site.settings.disclosure.records else None
     if task.hiding is not None:
         masked = task.hiding.mask(payload, workplace)
         return _sealed(masked, spent)._replace(first_line_at=trained.began_at, records=shown)
@@ -222,6 +230,16 @@ def _train(
         payload = desk.identity.encrypt(payload, desk.hub, place)
     update = Update(payload_sha256=_sha256(payload), payload_bytes=len(payload), spent=spent)
     return Done(update=update, payload=payload, first_line_at=trained.began_at, records=shown)
+
+
+def _words(task: Task, workplace: Workplace) -> Masked:
+    """The noised words of a job, hidden: they are an update to nobody, and never leave as they are."""
+    if task.hiding is None:
+        raise RefusedError(Code.BAD_TICKET, "privacy mode distributed without a secure sum")
+    length = task.hiding.sum.length
+    words = workplace.update(WORD_BYTES * length)
+    examine_words(words, mechanism_of(task.study, length), public_units(task.survey.units))
+    return task.hiding.mask_words(words, workplace)
 
 
 def _sealed(masked: Masked, spent: Spent | None) -> Done:

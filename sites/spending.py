@@ -19,6 +19,7 @@ from sites.job import PlanJob, Planned
 from sites.ledger import Entry, Key, Ledger
 from sites.outbox import write_durably
 from sites.policy import check_cost, obey
+from sites.policyterms import View
 from sites.settings import Limits, Site, Source
 from sites.sources import address, scheme
 from sites.workplace import Workplace
@@ -41,11 +42,12 @@ class Standing(BaseModel):
     released: int  # of this run's rounds, at most
     left: int  # rounds, this one included
     priced: bool = False  # the plan says what it costs
+    charge: View = "hub_with_missing"  # against whom the ledger counts, in privacy mode distributed
 
     def holds_for(self, later: Standing) -> bool:
         """True where nothing asks for more now than was foreseen then."""
-        ours = (self.study_sha256, self.units, self.others, self.limits, self.priced)
-        same = ours == (later.study_sha256, later.units, later.others, later.limits, later.priced)
+        fixed = ("study_sha256", "units", "others", "limits", "priced", "charge")
+        same = all(getattr(self, name) == getattr(later, name) for name in fixed)
         return (
             same
             and later.released >= self.released
@@ -74,6 +76,7 @@ def plan_round(
     ticket: Ticket,
     study: Study,
     units: int,
+    dimension: int,
     *,
     dataset: str,
     site: Site,
@@ -98,6 +101,7 @@ def plan_round(
         released=len(released),
         left=study.rounds - ticket.round + 1,
         priced=site.settings.policy.prices,
+        charge=site.settings.policy.charge,
     )
     plan = known_plan(site.state, ticket.run)
     if plan is None or not plan.standing.holds_for(standing):
@@ -113,6 +117,8 @@ def plan_round(
             priced=standing.priced,
             own=tuple(own),
             of_study=tuple(_of_study(ledger, dataset, ticket.study)),
+            dimension=dimension,
+            charge=site.settings.policy.charge,
         )
         plan = RunPlan(standing=standing, planned=workplace.run(job, Planned))
         keep_plan(site.state, ticket.run, plan)
@@ -170,14 +176,15 @@ def charge(ledger: Ledger, ticket: Ticket) -> bool:
 
 
 def _spent(plan: RunPlan, standing: Standing, study: Study) -> Spent:
-    event = plan.planned.event
+    event, at = plan.planned.event, standing.released - plan.standing.released
     return Spent(
-        epsilon=plan.planned.trajectory[standing.released - plan.standing.released],
+        epsilon=plan.planned.trajectory[at],
         delta=study.privacy.delta or 0.0,
         noise_multiplier=event.noise_multiplier,
         sample_rate=event.sample_rate,
         steps=event.steps,
         epsilon_limit=study.privacy.epsilon or 0.0,
+        against=plan.planned.against[at] if plan.planned.against else None,
     )
 
 

@@ -20,6 +20,7 @@ from sites.votes import Vote
 from tasks import layout
 from tasks.contracts import Code, Message, Operation, Ticket
 from tasks.errors import ContractError, RefusedError, SecureSumError
+from tasks.privacy.shared import scale_of
 from tasks.secagg.keys import MaskSeeds
 from tasks.secagg.messages import SumTerms, Survivors, What
 from tasks.secagg.onesum import consent, mask_seeds, pledge
@@ -122,7 +123,12 @@ class Summing:
         ticket = self._ticket
         member = self._seats.join(self._read(Dealt), self._verify)
         sum_ = self._study.secure_aggregation.sum_of(
-            member.cohort, ticket.round, what, ticket.parameters_sha256, length
+            member.cohort,
+            ticket.round,
+            what,
+            ticket.parameters_sha256,
+            length,
+            scale_of(self._study, what, length),
         )
         seeds = mask_seeds(member, self._outbox.pledges(ticket.run), sum_)
         return sum_, seeds, len(member.cohort.dealt)

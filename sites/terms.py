@@ -18,6 +18,7 @@ from tasks.study import Study
 NOISE = {
     "none": "it is as it is, WITHOUT protection by noise.",
     "local": "it is protected by noise that is added here, before it leaves.",
+    "distributed": "it has this site's share of the noise, which protects it only together with the others' shares.",
 }
 
 
@@ -75,9 +76,26 @@ def _privacy(study: Study, site: Site) -> Iterator[str]:
         f"  privacy of one {unit}: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for a whole run, "
         f"gradients clipped at {privacy.clip_norm:g}; every run spends it anew"
     )
+    if privacy.mode == "distributed":
+        yield from _against(study, site)
     if privacy.mode == "local":
         yield f"    one round by itself: epsilon {epsilon_of_a_round(study, limits.min_records):.4g}"
     yield f"    this site stops at epsilon {limits.epsilon:g} (delta {limits.delta:g}) for all studies on the same data"
+
+
+def _against(study: Study, site: Site) -> Iterator[str]:
+    """Against whom how much is promised, at the end of a whole run."""
+    from tasks.privacy.shared import mechanism_of
+
+    run = mechanism_of(study, 1)
+    seen = run.views(study.privacy.delta or 0.0)
+    charged = seen._asdict()[site.settings.policy.charge]
+    yield (
+        f"    each of {run.sites} sites adds a share of the noise; epsilon against the hub {seen.hub:.3g}, against the "
+        f"hub and {run.missing} of the other sites {seen.hub_with_missing:.3g}, against the hub and all other sites "
+        f"together {seen.all_others:.3g}"
+    )
+    yield f"    the ledger of this site counts epsilon {charged:.3g} (policy.charge: {site.settings.policy.charge})"
 
 
 def _sees(study: Study) -> str:

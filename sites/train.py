@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sites.job import PARAMETERS, UPDATE, Beat, Trained, TrainJob, Watch
-from sites.records import load_records
+from sites.records import Part, load_records
 from tasks import parameters
 from tasks.aggregation.bound import bounded
 from tasks.bands import public_units
@@ -17,13 +17,14 @@ from tasks.learning import train
 from tasks.learning.schedule import schedule
 from tasks.parameters import Parameters
 from tasks.privacy.noise import NoiseSource
+from tasks.privacy.shared import mechanism_of
 from tasks.recipes.base import Recipe
 
 BEAT_EVERY_S = 0.1
 
 
 def work(job: TrainJob, folder: Path, watch: Watch, began_at: float) -> Trained:
-    """Write update.safetensors = new parameters - given ones.
+    """Write update.safetensors = new parameters - given ones; in privacy mode distributed the words of a sum.
 
     Raises:
         RefusedError: bad_ticket: the parameters are not the recipe's; not_finite; training_failed: the data
@@ -41,6 +42,8 @@ def work(job: TrainJob, folder: Path, watch: Watch, began_at: float) -> Trained:
             Code.TRAINING_FAILED, "the data changed while the round was being planned; nothing left"
         )
     torch.set_num_threads(job.threads)
+    if job.study.privacy.mode == "distributed":
+        return _share(job, folder, watch, began_at, recipe, base, records.training)
     new = train(
         recipe,
         base,
@@ -59,6 +62,23 @@ def work(job: TrainJob, folder: Path, watch: Watch, began_at: float) -> Trained:
     raw = parameters.to_bytes(update)
     (folder / UPDATE).write_bytes(raw)
     return Trained(began_at=began_at, payload_bytes=len(raw))
+
+
+def _share(
+    job: TrainJob, folder: Path, watch: Watch, began_at: float, recipe: Recipe, base: Parameters, own: Part
+) -> Trained:
+    """Write the sum of clipped gradients at the hub's parameters as words with this site's share of the noise."""
+    from tasks.learning.clipped import ClippedSums
+    from tasks.learning.shares import noised_words
+
+    run = mechanism_of(job.study, parameters.flat(base).size)
+    noise = _noise(job)
+    sums = ClippedSums(recipe, own.x, own.y, own.persons, clip_norm=run.clip_norm)
+    words = noised_words(sums.at(base, noise), run, noise, job.study.secure_aggregation.bits)
+    signed = words.view(f"<i{words.itemsize}").astype("<i8")
+    (folder / UPDATE).write_bytes(signed.tobytes())
+    watch(Beat("training", 1, 1))
+    return Trained(began_at=began_at, payload_bytes=signed.nbytes)
 
 
 def read_parameters(folder: Path, recipe: Recipe, seed: int) -> Parameters:

@@ -17,14 +17,17 @@ from infra.hub import Hub
 from infra.orchestrator import step
 from tasks import layout, parameters
 from tasks.aggregation import rule
+from tasks.aggregation.descent import descent, last_half, stepped
+from tasks.aggregation.mean import mean
 from tasks.collect import HEADER_SLACK, Collected, load_parameters, load_update
-from tasks.contracts import Summed
+from tasks.contracts import RoundRecord, Summed
 from tasks.errors import AggregationError, ContractError, QuorumError
 from tasks.follow import Answer
 from tasks.parameters import Parameters
 from tasks.plan import RoundPlan
+from tasks.privacy.shared import mechanism_of
 from tasks.staleness import weight
-from tasks.sums import Total, mean_of
+from tasks.sums import Total, mean_of, numbers_of
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +52,8 @@ class Candidate(NamedTuple):
 def aggregate(hub: Hub, plan: RoundPlan, collected: Collected, total: Total | None = None) -> Candidate:
     """New parameters = base + the rule's combination of the delivered updates; with `total`, + the mean of its sum.
 
+    In privacy mode distributed the sum is of noisy gradients, and the hub takes the step.
+
     A late update is scaled by its staleness weight before the rule sees it, and counts as one among the
     others: it is damped, not weighed up by those on time.
 
@@ -61,15 +66,15 @@ def aggregate(hub: Hub, plan: RoundPlan, collected: Collected, total: Total | No
     base, most_bytes = parameters.from_bytes(raw), len(raw) + HEADER_SLACK
     if total is not None:
         taken.extend(collected.answers[site] for site in total.sites)
-        combined = mean_of(total, base)
+        new = _summed(hub, plan, total, base)
     else:
-        combined = rule(plan.study.aggregation)(_updates(hub, plan, collected, most_bytes, taken))
+        updates = _updates(hub, plan, collected, most_bytes, taken)
+        new = parameters.add(base, rule(plan.study.aggregation)(updates))
     if sum(collected.answers.get(answer.site) is answer for answer in taken) < plan.study.needed:
         raise QuorumError(
             f"round {plan.round}: {len(taken)} updates are still what they were when they were checked, the quorum "
             f"is {plan.study.needed}. Nothing was combined; fedrounds run resume {plan.manifest.run}"
         )
-    new = parameters.add(base, combined)
     if not parameters.is_finite(new):
         raise AggregationError(
             f"the parameters after round {plan.round} would not be finite; nothing was published"
@@ -81,6 +86,33 @@ def aggregate(hub: Hub, plan: RoundPlan, collected: Collected, total: Total | No
     rounds = {a.site: a.ticket.round for a in taken}  # in order: the last word of a site counts
     folded = {a.site: plan.round - a.ticket.round for a in taken if a.ticket.round < plan.round}
     return Candidate(key, digest, rounds, folded, total.summed if total else None, began_at, hub.now())
+
+
+def _summed(hub: Hub, plan: RoundPlan, total: Total, base: Parameters) -> Parameters:
+    """From an opened sum; in privacy mode distributed the run's last model is the mean of its last half."""
+    study = plan.study
+    if study.privacy.mode != "distributed":
+        return parameters.add(base, mean_of(total, base))
+    run = mechanism_of(study, parameters.flat(base).size)
+    terms = descent(
+        run.mu(run.sites - run.missing), study.privacy.people or 1, run.clip_norm, run.dimension, run.steps
+    )
+    new = stepped(base, numbers_of(total), terms)
+    if plan.round < study.rounds:
+        return new
+    return mean([*_before(hub, plan), new])
+
+
+def _before(hub: Hub, plan: RoundPlan) -> Iterator[Parameters]:
+    """The parameters of the last half of rounds, but for this one's."""
+    for number in last_half(plan.study.rounds)[:-1]:
+        record = hub.read(layout.commit_key(plan.manifest.run, number), RoundRecord)
+        if record is None:
+            raise ContractError(
+                f"round {number} of {plan.manifest.run} is gone; restore the store from its backup"
+            )
+        raw = load_parameters(hub, plan.manifest, record.parameters_key, record.parameters_sha256)
+        yield parameters.from_bytes(raw)
 
 
 def _updates(

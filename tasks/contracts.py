@@ -264,6 +264,15 @@ class Progress(Message):
     at: float
 
 
+class Against(Message):
+    """Epsilon of the same rounds by who looks, in privacy mode distributed. All at the study's delta."""
+
+    hub: Epsilon  # sees the sums of all sites
+    hub_with_missing: Epsilon  # and is told by `missing` sites all that they know, or these were lost
+    all_others: Epsilon  # hub and all other sites together
+    missing: int = Field(ge=0)
+
+
 class Spent(Message):
     """What this site's people have paid for this run so far, this round included."""
 
@@ -273,6 +282,7 @@ class Spent(Message):
     sample_rate: float = Field(gt=0, le=1)
     steps: int = Field(ge=0, le=10**9)  # noisy steps of this round
     epsilon_limit: Epsilon  # the study's limit for the whole run
+    against: Against | None = Field(default=None, exclude_if=_empty)  # `epsilon` is hub_with_missing of these
 
 
 class Update(Message):

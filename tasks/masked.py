@@ -12,6 +12,7 @@ from tasks.errors import ContractError
 from tasks.follow import Answer
 from tasks.parameters import Parameters
 from tasks.plan import RoundPlan
+from tasks.privacy.shared import scale_of
 from tasks.seats import Seats
 from tasks.secagg.messages import SumTerms
 
@@ -19,7 +20,8 @@ from tasks.secagg.messages import SumTerms
 def update_sum(plan: RoundPlan, seats: Seats, base: Parameters) -> SumTerms:
     """The secure sum of a round's updates."""
     length, secure = sum(array.size for array in base.values()), plan.study.secure_aggregation
-    return secure.sum_of(seats.dealt.cohort, plan.round, "update", plan.base_sha256, length)
+    scale = scale_of(plan.study, "update", length)
+    return secure.sum_of(seats.dealt.cohort, plan.round, "update", plan.base_sha256, length, scale)
 
 
 def check_masked(hub: Hub, sum_: SumTerms, answer: Answer) -> Answer:

@@ -140,6 +140,10 @@ def site_metrics(site: SiteRound) -> dict[str, float]:
         shown["dp/epsilon"] = site.spent.epsilon
         shown["dp/noise_multiplier"] = site.spent.noise_multiplier
         shown["dp/epsilon_limit"] = site.spent.epsilon_limit
+        if site.spent.against is not None:
+            shown["dp/epsilon_hub"] = site.spent.against.hub
+            shown["dp/epsilon_hub_with_missing"] = site.spent.against.hub_with_missing
+            shown["dp/epsilon_all_others"] = site.spent.against.all_others
     return {key: float(value) for key, value in shown.items() if value is not None}
 
 
@@ -161,6 +165,12 @@ def privacy(study: Study) -> str:
     terms = study.privacy
     if terms.mode == "none":
         return "no differential privacy in this study"
+    if terms.mode == "distributed":
+        return (
+            f"the sums that a whole run shows are differentially private, epsilon at most {terms.epsilon:g} at delta "
+            f"{terms.delta:g} against the hub and {study.missing} of the sites; each site adds a share of the noise, "
+            f"and against the hub and all other sites together less is left (dp/epsilon_all_others)"
+        )
     return (
         f"what each site sends in a whole run is differentially private by itself, "
         f"epsilon at most {terms.epsilon:g} at delta {terms.delta:g}, noise added at the site"

@@ -81,10 +81,20 @@ class SecureAggregation(Message):
         return finest_scale(self.largest, sites, self.bits)
 
     def sum_of(
-        self, cohort: Cohort, round_: int, what: What, parameters_sha256: str, length: int
+        self,
+        cohort: Cohort,
+        round_: int,
+        what: What,
+        parameters_sha256: str,
+        length: int,
+        scale_bits: int | None = None,
     ) -> SumTerms:
-        """One secure sum of a round, as hub and sites reckon it alike: `length` numbers from each site."""
-        scale_bits = self.scale_bits(len(cohort.dealt)) if what == "update" else 0
+        """One secure sum of a round, as hub and sites reckon it alike: `length` numbers from each site.
+
+        `scale_bits` of an update whose words have noise in them (privacy mode distributed); default: the finest.
+        """
+        if scale_bits is None:
+            scale_bits = self.scale_bits(len(cohort.dealt)) if what == "update" else 0
         return SumTerms(
             run=cohort.terms.run,
             cohort_sha256=cohort.sha256,

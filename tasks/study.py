@@ -57,18 +57,33 @@ class Local(Message):
 
 
 class Privacy(Message):
-    """The guarantee. `local`: each site's updates of the whole run are (epsilon, delta)-DP by themselves."""
+    """The guarantee.
 
-    mode: Literal["local", "none"]
+    `local`: each site's updates of the whole run are (epsilon, delta)-DP by themselves. `distributed`: each site
+    adds its share of the noise, and the sums of a run are (epsilon, delta)-DP together, whatever `missing` of the
+    sites are lost or tell the hub all they know (default: as many as may be missing in a sum); `people` is
+    about how many people, or records, all sites train on together, a public number.
+    """
+
+    mode: Literal["local", "distributed", "none"]
     epsilon: float | None = Field(default=None, gt=0)
     delta: float | None = Field(default=None, gt=0, lt=1)
     clip_norm: float | None = Field(default=None, ge=1e-6, le=1e6)
 
+    people: int | None = Field(default=None, ge=1, le=10**12)
+    missing: int | None = Field(default=None, ge=0, le=50)
+
     @model_validator(mode="after")
     def _complete(self) -> Privacy:
+        if self.mode != "distributed" and (self.people is not None or self.missing is not None):
+            raise ValueError(
+                f"mode {self.mode} takes no people and no missing; remove them or use mode distributed"
+            )
         numbers = {"epsilon": self.epsilon, "delta": self.delta, "clip_norm": self.clip_norm}
         if self.mode == "none" and any(v is not None for v in numbers.values()):
             raise ValueError("mode none takes no epsilon, delta or clip_norm; remove them or use mode local")
+        if self.mode == "distributed":
+            numbers["people"] = self.people
         missing = [key for key, v in numbers.items() if v is None]
         if self.mode != "none" and missing:
             raise ValueError(f"mode {self.mode} needs {', '.join(missing)}")
@@ -148,12 +163,51 @@ class Study(Message):
         if self.secure_aggregation.on:
             asked, size = self.cohort.asked(len(self.sites)), self.cohort.size(len(self.sites))
             self.secure_aggregation.check(asked, size)
+        if self.privacy.mode == "distributed":
+            self._check_distributed()
         return self
+
+    def _check_distributed(self) -> None:
+        if not self.secure_aggregation.on:
+            raise ValueError(
+                "privacy mode distributed needs secure_aggregation: on, since each update by itself has only a share "
+                "of the noise; or use mode local"
+            )
+        if self.local != Local():
+            raise ValueError(
+                "privacy mode distributed takes one step on all records in each round, of a size that follows from the "
+                "noise; remove local, or use mode local"
+            )
+        if self.aggregation != Aggregation():
+            raise ValueError(
+                "privacy mode distributed adds gradients that are clipped already; remove aggregation, or use mode "
+                "local"
+            )
+        if not self._may_be_lost <= self.missing <= self.asked / 2:
+            raise ValueError(
+                f"privacy.missing {self.missing}: expected at least the {self._may_be_lost} sites that may be missing "
+                f"in a sum, and at most half of the {self.asked}; correct it, or raise secure_aggregation.threshold"
+            )
 
     @property
     def single_updates(self) -> bool:
         """True where the hub has each site's update by itself, and may use one without the others."""
         return not self.secure_aggregation.on
+
+    @property
+    def asked(self) -> int:
+        """How many sites a round asks."""
+        return self.cohort.asked(len(self.sites))
+
+    @property
+    def missing(self) -> int:
+        """In privacy mode distributed: how many sites may be lost or on the hub's side while the noise stays whole."""
+        return self._may_be_lost if self.privacy.missing is None else self.privacy.missing
+
+    @property
+    def _may_be_lost(self) -> int:
+        """How many sites may be missing in a sum: the others agree to no smaller one, whatever the quorum."""
+        return self.asked - self.secure_aggregation.least(self.asked)
 
     @property
     def needed(self) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from infra.hub import Hub
 from infra.orchestrator import step
@@ -111,6 +112,13 @@ def mean_of(total: Total, base: Parameters) -> Parameters:
         part = np.multiply(values[start : start + size], scale, dtype=np.float64)
         found[name], start = part.astype(np.float32).reshape(base[name].shape), start + size
     return found
+
+
+def numbers_of(total: Total) -> NDArray[np.float64]:
+    """The sum that an opened sum stands for: shape (d,)."""
+    values = total.words.view(np.int64 if total.words.itemsize == 8 else np.int32)
+    result: NDArray[np.float64] = np.multiply(values, math.ldexp(1.0, -total.scale_bits), dtype=np.float64)
+    return result
 
 
 def _open(

@@ -15,13 +15,11 @@ Nothing here is tuned on data, so nothing here spends budget:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.aggregation.mean import mean
 from tasks.errors import AggregationError
 from tasks.parameters import Parameters, flat, shaped
 
@@ -73,14 +71,10 @@ def stepped(parameters: Parameters, total: NDArray[np.float64], terms: Descent) 
     return shaped(start - terms.rate * (total + terms.prior * start) / terms.units, parameters)
 
 
-def last_half(iterates: Iterable[Parameters], steps: int) -> Parameters:
-    """The mean of the last half of a run's iterates.
-
-    Args:
-        iterates: parameters after each step, in order; `steps` of them.
-        steps: of the run.
+def last_half(steps: int) -> range:
+    """Numbers, from 1, of the steps whose parameters are averaged into the model of a run.
 
     Source: Polyak and Juditsky 1992, doi 10.1137/0330046; the last half instead of all (Rakhlin et al. 2012,
     arXiv:1109.5647) forgets the way there.
     """
-    return mean(p for i, p in enumerate(iterates) if i >= steps // 2)
+    return range(steps // 2 + 1, steps + 1)

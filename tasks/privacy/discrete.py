@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.errors import PrivacyError
+from tasks.privacy.distributed import MOST_STD
 
 Integers = NDArray[np.int64]
 Unsigned = NDArray[np.uint64]
 Uniform = Callable[[int], Unsigned]
 """n independent uniform 64-bit words: `NoiseSource.words`."""
 
-MOST_STD = 2**24  # 2 * std^2 * 2^13 stays below 2^63, and so does (40 std)^2
+# MOST_STD: 2 * std^2 * 2^13 stays below 2^63, and so does (40 std)^2
 _BLOCK = 1 << 14  # candidates at a time: the working set stays in the processor's cache
 _FIRST_BLOCK = 1 << 8  # a small model needs few, and then more blocks come, each twice as long
 _MOST_K = 1 << 13  # the series of a coin ends before with probability 1 - 1/8192!

@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 from tasks.errors import PrivacyError
 from tasks.privacy.calibration import noise_multiplier
-from tasks.privacy.discrete import MOST_STD
 from tasks.privacy.gaussian import epsilon_of
 
+MOST_STD = 2**24  # words; what discrete.py can draw
 LEAST_STD = 2**16  # words; the lattice is then invisible, see lattice_slack
 _MARGIN = 1e-4  # of epsilon: for what the lattice and the rounding of the share may cost
 _TAIL = 60.0  # log of the probability, 1e-26, that lattice_slack leaves out

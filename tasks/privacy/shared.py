@@ -1,0 +1,47 @@
+"""A study's own mechanism in privacy mode distributed: the same numbers for sites, hub and auditors.
+
+They follow from the study and the size of its model alone, so that nobody has to be told, or believed.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from tasks.errors import PrivacyError
+from tasks.privacy.distributed import Mechanism, mechanism
+from tasks.privacy.events import GaussianEvent
+from tasks.secagg.messages import What
+from tasks.study import Study
+
+LATTICE = (
+    1e-9  # relative: what integers instead of real numbers could take from the noise, and far more than it
+)
+
+
+def mechanism_of(study: Study, dimension: int) -> Mechanism:
+    """The noise of a run of this study, for a model of so many numbers.
+
+    Raises:
+        PrivacyError: another mode, or numbers that cannot be.
+    """
+    privacy = study.privacy
+    if privacy.epsilon is None or privacy.delta is None or privacy.clip_norm is None:
+        raise PrivacyError("a study without epsilon, delta and clip_norm has no mechanism")
+    return _planned(
+        privacy.epsilon, privacy.delta, privacy.clip_norm, study.asked, study.missing, dimension, study.rounds
+    )
+
+
+def scale_of(study: Study, what: What, length: int) -> int | None:
+    """How fine the words of a secure sum are, where its noise decides; None where it does not."""
+    if study.privacy.mode != "distributed" or what != "update":
+        return None
+    return mechanism_of(study, length).scale_bits
+
+
+def event_against(run: Mechanism, shares: int) -> GaussianEvent:
+    """One sum of the run, as an entry of a ledger, for who does not know `shares` of its shares of noise."""
+    return GaussianEvent(noise_multiplier=(1 - LATTICE) / run.mu(shares, steps=1), sample_rate=1.0, steps=1)
+
+
+_planned = lru_cache(maxsize=64)(mechanism)
