@@ -38,6 +38,11 @@ def run(args: argparse.Namespace) -> int:
     print(f"  rounds   {study.rounds}, {study.local.epochs} epochs each, batch {study.local.batch_size}")
     if privacy.mode == "none":
         print("  privacy  none: updates are sent as they are; each site must allow this study by name")
+    elif privacy.mode == "distributed":
+        print(
+            f"  privacy  distributed: the sums of a whole run are ({privacy.epsilon:g}, {privacy.delta:g})-DP "
+            f"against the hub and {study.missing} of the sites, clip norm {privacy.clip_norm:g}"
+        )
     else:
         print(
             f"  privacy  {privacy.mode}: each site's updates of the whole run are "
