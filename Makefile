@@ -43,6 +43,7 @@ bench: install
 	$(BIN)/python -m benchmarks.round_overhead
 	$(BIN)/python -m benchmarks.secagg
 	$(BIN)/python -m benchmarks.poisoning
+	$(BIN)/python -m benchmarks.heart
 
 chaos: install
 	$(BIN)/python -m tests.chaos.run --runs $(RUNS) --seed $(SEED)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -100,7 +101,7 @@ def _summed(hub: Hub, plan: RoundPlan, total: Total, base: Parameters) -> Parame
     new = stepped(base, numbers_of(total), terms)
     if plan.round < study.rounds:
         return new
-    return mean([*_before(hub, plan), new])
+    return mean(chain(_before(hub, plan), [new]))  # one at a time in memory
 
 
 def _before(hub: Hub, plan: RoundPlan) -> Iterator[Parameters]:

@@ -12,7 +12,7 @@ from sites.settings import load_site
 from sites.sources import read
 from tasks.metrics import metrics, statistics
 from tasks.recipes import load_recipe, settings_model
-from tasks.study import Study
+from tasks.study import Study, StudyFile
 from tests.data import ROOT, heart_example
 
 EXAMPLE = ROOT / "examples" / "heart"
@@ -25,9 +25,10 @@ def folder(tmp_path: Path) -> Path:
     return heart_example(tmp_path)
 
 
-def test_its_files_are_right():
+@pytest.mark.parametrize("name", ["study", "many-sites", "distributed"])
+def test_its_files_are_right(name):
     """A newcomer's first files must not be the ones with an error; the data are not needed for this."""
-    document = load(EXAMPLE / "study.yaml", Study)
+    document = load(EXAMPLE / f"{name}.yaml", StudyFile)
     model = settings_model(document.value.recipe)
 
     assert model is not None

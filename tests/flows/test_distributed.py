@@ -25,6 +25,7 @@ from tasks.errors import RefusedError
 from tasks.learning.clipped import ClippedSums
 from tasks.privacy.accountant import epsilon
 from tasks.privacy.shared import event_against, mechanism_of
+from tasks.study import Study
 from tests.federation import Tampering, a_study, write_site
 
 FOUR = ("east", "north", "south", "west")
@@ -215,3 +216,16 @@ def test_words_that_no_training_makes_stay_at_the_site():
     for wrong in (usual[:-8], np.full(5, 2**62, dtype="<i8").tobytes()):
         with pytest.raises(RefusedError, match="the update stays here"):
             examine_words(wrong, run, 100)
+
+
+def test_the_agent_fills_in_its_own_sites_name(tmp_path):
+    """A site's intercept needs no column in its file, and no record can say that it is another site's."""
+    terms = a_study().model_dump(exclude_none=True)
+    terms["recipe_settings"]["features"]["hospital"] = {"kind": "site", "values": ["north", "east"]}
+    site = load_site(write_site(tmp_path, "east"))
+    job = SurveyJob(
+        site="east", study=Study.model_validate(terms), source=site.settings.sources["toy"], base=site.base
+    )
+    _, records = load_site_records(job)
+
+    assert (records.training.x[:, -2:] == [0, 2]).all()
