@@ -25,12 +25,14 @@ from contextlib import closing, suppress
 from typing import Any
 
 from botocore.exceptions import (
+    BotoCoreError,
     ClientError,
     FlexibleChecksumError,
     IncompleteReadError,
     ReadTimeoutError,
     ResponseStreamingError,
 )
+from urllib3.exceptions import HTTPError
 
 from infra.errors import StoreError
 from infra.store.base import MESSAGE_BYTES, Versioned, check_key, is_key
@@ -41,7 +43,7 @@ PART_BYTES = 16 * 2**20
 SINGLE_PUT_BYTES = 64 * 2**20  # above it, parts: each is repeated alone and four travel at once
 MAX_SINGLE_PUT_BYTES = 5 * 2**30  # S3's limit
 CONFLICT_PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)  # the server is deciding another write of the key
-READ_ATTEMPTS = 3  # botocore repeats requests, not bodies that break off
+READ_ATTEMPTS = 3  # botocore repeats requests, not bodies that break off, be it an object's or a refusal's
 
 _BROKEN_OFF = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError, FlexibleChecksumError)
 
@@ -152,6 +154,10 @@ class S3Store:
                     if status_of(exc) == 304 or self._is_absent(name, exc):
                         return None
                     raise
+                except BotoCoreError:
+                    raise
+                except HTTPError:  # the text of a refusal has broken off: botocore lets that through
+                    continue
                 with suppress(*_BROKEN_OFF):
                     return Versioned(_bounded(answer, limit), answer["ETag"])
         raise StoreError(

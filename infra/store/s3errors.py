@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from botocore import exceptions as boto
+from urllib3.exceptions import HTTPError
 
 from infra.errors import StoreError
 
@@ -31,8 +32,9 @@ _REFUSALS = {
     "XAmzContentSHA256Mismatch": "the bytes were altered on the way: use https, and ask who runs the network",
     "SlowDown": "the server is overloaded: try again later",
     "RequestTimeout": "the way to the server is too slow: try again later",
+    "NoSuchUpload": "the server has given up an upload in parts, or its answer was lost: try again",
 }
-_PASSING = {"SlowDown", "RequestTimeout", "QuotaExceeded"}
+_PASSING = {"SlowDown", "RequestTimeout", "QuotaExceeded", "NoSuchUpload"}
 _WAYS: dict[type[Exception], str] = {  # the first that fits
     boto.ProxyConnectionError: "cannot reach the proxy: check its address",
     boto.SSLError: "its certificate is not trusted: give its authority's PEM file, check host name and clock",
@@ -68,3 +70,5 @@ def telling(place: str, what: str) -> Iterator[None]:
     except (boto.BotoCoreError, ValueError) as exc:  # ValueError: an endpoint that is no URL
         cure = next((text for kind, text in _WAYS.items() if isinstance(exc, kind)), "check the store's URL")
         raise StoreError(f"{place}: cannot {what}: {cure}", passing=cure == _NO_WAY) from exc
+    except HTTPError as exc:  # urllib3's, which botocore lets through now and then
+        raise StoreError(f"{place}: cannot {what}: {_NO_WAY}", passing=True) from exc

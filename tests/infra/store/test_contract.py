@@ -1,4 +1,4 @@
-"""What every store promises (infra/store/base.py), asked of each kind."""
+"""What every store promises (infra/store/base.py), asked of each kind, also where a tenth of all requests fails."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 
 from infra.errors import StoreError
 from infra.signing import MAX_SEALED_BYTES
-from infra.store import open_store
 from infra.store.base import MESSAGE_BYTES
 
 NO_KEYS = {
@@ -29,6 +28,12 @@ NO_KEYS = {
     "tilde": "~drafts/x",
     "long": "a" * 10_000,
 }
+KINDS = ["directory", *(pytest.param(kind, marks=pytest.mark.s3) for kind in ("s3", "bad s3"))]
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.mark.parametrize("size", [0, 1, 20 * 2**20])
@@ -76,11 +81,14 @@ def test_what_was_never_put_is_absent(store):
     assert [store.get_if_changed(k, t) for k in ("a", "a/b/c", "z") for t in (None, "no tag")] == [None] * 6
 
 
-def test_put_if_absent_keeps_what_is_there(store):
+def test_put_if_absent_keeps_what_is_there(store, kind):
     """A commit stands: whoever comes later learns that it is too late."""
     assert store.put_if_absent("commits/00001.json", b"ours")
     assert not store.put_if_absent("commits/00001.json", b"theirs")
-    assert not store.put_if_absent("commits/00001.json", b"ours")
+    again = store.put_if_absent("commits/00001.json", b"ours")
+    assert (
+        not again or kind == "bad s3"
+    )  # an answer that was lost is ours where the bytes are (infra/store/s3.py)
     assert store.get("commits/00001.json") == b"ours"
 
 
@@ -93,11 +101,11 @@ def test_put_if_absent_works_again_after_a_delete(store):
     assert store.get("lease/1") == b"b"
 
 
-def test_one_of_many_racers_wins(url):
+def test_one_of_many_racers_wins(url, opened):
     """Leases and commits rest on this alone."""
     racers = 8
     start = threading.Barrier(racers)
-    stores = [open_store(url) for _ in range(racers)]
+    stores = [opened(url) for _ in range(racers)]
 
     def race(i: int) -> list[bool]:
         won = []
@@ -146,9 +154,9 @@ def test_polling_tells_each_change_once(store):
     assert store.get_if_changed("bell", second.tag).data == b"3"
 
 
-def test_a_tag_fits_its_bytes_while_they_are_replaced(url):
+def test_a_tag_fits_its_bytes_while_they_are_replaced(url, opened):
     """A tag of newer bytes than the reader got would hide the change for ever."""
-    writer, reader = open_store(url), open_store(url)
+    writer, reader = opened(url), opened(url)
     versions = [bytes([i]) * 300 for i in range(60)]  # one size: only the tag tells them apart
     thread = threading.Thread(target=lambda: [writer.put("bell", v) for v in versions])
     thread.start()
