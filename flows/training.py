@@ -64,6 +64,7 @@ def _play(hub: Hub, study: Study, manifest: RunManifest) -> None:
             round_with_repeats(hub, study, manifest.run, number)
 
     close(hub, manifest.run, study.rounds)
+    sweep(hub, manifest.run, study.rounds, study.sites)  # again: a store's list may have been behind
     check_going(hub, manifest.run)  # somebody's cancel may have come before our last word
     register_all(hub, study, manifest)
     close_run(hub, study, manifest, load_records(hub, manifest.run), "FINISHED")

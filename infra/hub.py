@@ -120,6 +120,16 @@ class Hub(BaseModel):
         raw = self.store.get(key)
         return None if raw is None else self.identity.open(raw, model, self.identity.public, key)
 
+    def latest(self, begin: int, key: Callable[[int], str]) -> int:
+        """The highest number whose object is there, looked for from `begin` on; `begin` where the next one is absent.
+
+        A list only says where to begin: some stores show lists that are behind, what they read is not.
+        """
+        number = begin
+        while self.store.get(key(number + 1)) is not None:
+            number += 1
+        return number
+
     @property
     def mlflow_page(self) -> str:
         """Where a person begins to look: without the parameter MLflow opens its pages for language models."""

@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 PRESENCE_EVERY_S = 12.0
 LIST_EVERY_S = 30.0  # the bell is enough; this catches one that was lost
+LIST_SOON_S = 2.0  # after a bell for which nothing new was listed: a store's list may be behind
 
 
 class Stopped(BaseException):
@@ -95,7 +96,8 @@ class Agent:
             StoreError: the store is away; nothing is lost, call again.
             Stopped: `stopped` said so while a job ran.
         """
-        if self.mailbox.rang():
+        rang = self.mailbox.rang()
+        if rang:
             self._list_at = 0.0  # until all was looked through
         elif self.now() >= self._list_at:
             self._settled.clear()
@@ -110,9 +112,9 @@ class Agent:
         worked = self._send_unsent()
         if not due:
             return worked
-        worked |= self._look_through(self.mailbox.ticket_keys())
-        self._list_at = self.now() + LIST_EVERY_S
-        return worked
+        found = self._look_through(self.mailbox.ticket_keys())
+        self._list_at = self.now() + (LIST_SOON_S if rang and not found else LIST_EVERY_S)
+        return worked or found
 
     def show_presence(self, always: bool = False) -> None:
         """A sign of life, now and then, and at once when the kill switch or an approval has changed."""

@@ -116,7 +116,10 @@ def load_records(hub: Hub, run: str) -> list[RoundRecord]:
     Raises:
         ContractError: the store shows a record in the place of another, or has lost one in between.
     """
-    found = (hub.read(key, RoundRecord) for key in hub.store.list(layout.commit_prefix(run)))
+    keys = hub.store.list(layout.commit_prefix(run))
+    newest = hub.latest(len(keys), lambda number: layout.commit_key(run, number))  # the list may be behind
+    keys += [layout.commit_key(run, number) for number in range(len(keys) + 1, newest + 1)]
+    found = (hub.read(key, RoundRecord) for key in keys)
     records = [record for record in found if record is not None]
     if [(r.run, r.round) for r in records] != [(run, n + 1) for n in range(len(records))]:
         raise ContractError(

@@ -20,7 +20,7 @@ from tasks.card import hub_card
 from tasks.contracts import Card
 from tasks.errors import ContractError
 from tasks.membership import Enrolment, Invitation, Kit, Member, Uploads
-from tasks.registry import history, member, successor, words_of, write
+from tasks.registry import history, member, newest_number, successor, words_of, write
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def invite(
             f"to begin anew: fedrounds site revoke {site} --reason TEXT, then add it again"
         )
     card, token = hub_card(hub), secrets.token_hex(32)
-    number = len(hub.store.list(layout.invitations_prefix(site))) + 1
+    number = newest_number(hub, layout.invitations_prefix(site)) + 1
     note = Invitation(
         site=site,
         number=number,
@@ -86,15 +86,11 @@ def invite(
 
 def answers(hub: Hub, site: str) -> list[Answered]:
     """Everybody who has answered to the newest kit of a site, in the order of their keys."""
-    notes = hub.store.list(layout.invitations_prefix(site))
-    newest = hub.read(notes[-1], Invitation) if notes else None
-    if newest is not None and (
-        newest.site,
-        layout.numbered(layout.invitations_prefix(site), newest.number),
-    ) != (site, notes[-1]):
-        raise ContractError(
-            f"{notes[-1]} is not what this hub wrote there; restore the store from its backup"
-        )
+    number = newest_number(hub, layout.invitations_prefix(site))
+    key = layout.numbered(layout.invitations_prefix(site), number)
+    newest = hub.read(key, Invitation) if number else None
+    if newest is not None and (newest.site, newest.number) != (site, number):
+        raise ContractError(f"{key} is not what this hub wrote there; restore the store from its backup")
     found = (_answer(hub, site, key) for key in hub.store.list(layout.enrolments_prefix(site)))
     return [_judged(hub, newest, one) for one in found if one is not None]
 

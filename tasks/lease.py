@@ -3,12 +3,14 @@
 A lease is a numbered object that is created once; the highest number counts
 until it expires. Renewing creates the next number. Two hubs that reach for the
 same number meet at the store's put-if-absent, and exactly one has it. The
-number goes into every commit: it tells which hub wrote it (commit.py).
+number goes into every commit: it tells which hub wrote it (commit.py). The last
+numbers are kept, so that a store's list that is behind still leads to the newest.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 import threading
 from collections.abc import Iterator
@@ -24,7 +26,9 @@ log = logging.getLogger(__name__)
 
 LIFETIME_S = 60.0  # a hub that died blocks its study no longer than this
 LOOK_S = 1.0  # between two looks at the lease of a hub that may be dead
+KEPT = 20  # numbers; renewing takes one each half LIFETIME_S, so a list may be 10 minutes behind
 HOLDER = secrets.token_hex(16)  # this process
+_NUMBER = re.compile(r"/(\d{12})\.json$")
 _held: dict[tuple[str, str], Lease] = {}  # by store and study
 _renewing = threading.Lock()  # sites are followed by threads, and one of them renews
 
@@ -63,8 +67,8 @@ def keep(hub: Hub, study: str) -> None:
         if held is None or hub.now() < held.expires_at - LIFETIME_S / 2:
             return
         _held[hub.store_url, study] = _take(hub, study, held.number + 1)
-        if held.number > 1:
-            hub.store.delete(_key(study, held.number - 1))
+        for key in hub.store.list(layout.lease_prefix(study))[:-KEPT]:
+            hub.store.delete(key)
 
 
 def fence(hub: Hub, study: str) -> int:
@@ -139,8 +143,16 @@ def _going_on(held: Lease) -> LeaseError:
 
 
 def _last(hub: Hub, study: str) -> Lease | None:
-    keys = hub.store.list(layout.lease_prefix(study))
-    return hub.read(keys[-1], Lease) if keys else None
+    numbers = [m[1] for m in map(_NUMBER.search, hub.store.list(layout.lease_prefix(study))) if m]
+    newest = hub.latest(int(max(numbers, default=0)), lambda number: _key(study, number))
+    found = hub.read(_key(study, newest), Lease) if newest else None
+    if newest and found is None:
+        raise StoreError(
+            f"{hub.store_url} names lease {newest} of study {study!r} and does not have it: what it lists is "
+            f"behind; try again in some minutes",
+            passing=True,
+        )
+    return found
 
 
 def _key(study: str, number: int) -> str:

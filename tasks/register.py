@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -92,11 +93,14 @@ def register_all(hub: Hub, study: Study, manifest: RunManifest) -> None:
         return
     if not is_known(hub, manifest.run):
         open_run(hub, study, manifest)
-    done = {key.rpartition("/")[2] for key in hub.store.list(layout.registered_prefix(manifest.run))}
-    for key in hub.store.list(layout.commit_prefix(manifest.run)):
-        record = None if key.rpartition("/")[2] in done else hub.read(key, RoundRecord)
-        if record is not None:
-            register(hub, study, manifest, record)
+    run, done = manifest.run, set(hub.store.list(layout.registered_prefix(manifest.run)))
+    for number in count(1):  # not by a list, which may be behind: the last round has no later chance
+        if layout.registered_key(run, number) in done:
+            continue
+        record = hub.read(layout.commit_key(run, number), RoundRecord)
+        if record is None:
+            return
+        register(hub, study, manifest, record)
 
 
 @step(name="close run", retries=RETRIES, retry_delay_s=RETRY_DELAY_S)

@@ -8,6 +8,7 @@ store which hides a revocation is found out.
 
 from __future__ import annotations
 
+import re
 import secrets
 from contextlib import suppress
 
@@ -22,6 +23,8 @@ from tasks.errors import ContractError
 from tasks.membership import Member
 from tasks.uploads import give_addresses
 
+_NUMBER = re.compile(r"/(\d{5})\.json$")
+
 
 def words_of(card: Card) -> str:
     """The six words of a card; empty for one of the version before, which has one key only."""
@@ -34,20 +37,25 @@ def member(hub: Hub, site: str) -> Member | None:
     Raises:
         ContractError: the store has lost what this hub had written.
     """
-    keys = hub.store.list(layout.members_prefix(site))
     seen = _seen(hub, site)
-    if not keys:
-        if seen:
-            raise _lost(hub, site, seen)
+    number = newest_number(hub, layout.members_prefix(site), seen)
+    if number == 0:
         return _before(hub, site)
-    found = hub.read(keys[-1], Member)
-    if found is None or layout.numbered(layout.members_prefix(site), found.number) != keys[-1]:
-        raise ContractError(f"{keys[-1]} is not what this hub wrote there; restore the store from its backup")
-    if found.site != site or found.number < seen:
+    key = layout.numbered(layout.members_prefix(site), number)
+    found = hub.read(key, Member)
+    if found is None and number == seen:
         raise _lost(hub, site, seen)
+    if found is None or (found.site, found.number) != (site, number):
+        raise ContractError(f"{key} is not what this hub wrote there; restore the store from its backup")
     if found.number > seen:
         _remember(hub, found)
     return found
+
+
+def newest_number(hub: Hub, prefix: str, seen: int = 0) -> int:
+    """The newest of numbered objects; 0 where there is none. A list, which may be behind, is asked only at first."""
+    listed = seen or max((int(m[1]) for m in map(_NUMBER.search, hub.store.list(prefix)) if m), default=0)
+    return hub.latest(listed, lambda number: layout.numbered(prefix, number))
 
 
 def site_card(hub: Hub, site: str) -> Card | None:
@@ -114,7 +122,9 @@ def active_member(hub: Hub, site: str) -> Member:
 
 def history(hub: Hub, site: str) -> list[Member]:
     """The whole chain of a site, oldest first."""
-    found = (hub.read(key, Member) for key in hub.store.list(layout.members_prefix(site)))
+    prefix = layout.members_prefix(site)
+    numbers = range(1, newest_number(hub, prefix, _seen(hub, site)) + 1)
+    found = (hub.read(layout.numbered(prefix, number), Member) for number in numbers)
     return [one for one in found if one is not None]
 
 

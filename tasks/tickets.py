@@ -32,6 +32,8 @@ def last_ticket(hub: Hub, run: str, site: str, round_: int, operation: Operation
     Raises:
         ContractError: a ticket of another place.
     """
-    keys = hub.store.list(layout.tickets_of_round(site, run, round_))
-    attempts = [(m[1], k) for k in keys if (m := _ATTEMPT.search(k)) and m[2] == operation]
-    return read_ticket(hub, max(attempts)[1]) if attempts else None
+    prefix = layout.tickets_of_round(site, run, round_)
+    found = [m for m in map(_ATTEMPT.search, hub.store.list(prefix)) if m and m[2] == operation]
+    listed = max((int(m[1]) for m in found), default=0)
+    newest = hub.latest(listed, lambda attempt: f"{prefix}{attempt:02d}-{operation}.json")
+    return read_ticket(hub, f"{prefix}{newest:02d}-{operation}.json") if newest else None

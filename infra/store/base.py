@@ -50,7 +50,11 @@ class Store(Protocol):
         """
 
     def list(self, prefix: str) -> list[str]:
-        """All keys that begin with `prefix`, sorted."""
+        """All keys that begin with `prefix`, sorted.
+
+        On some S3 servers it may be behind for a while: new objects lack, deleted ones are named. What `get`
+        and put_if_absent say is never behind, so callers look for the next of numbered objects by name.
+        """
 
     def delete(self, key: str) -> None:
         """Remove the object; absent is a success."""
