@@ -1,4 +1,4 @@
-"""Where the hub's two servers keep their state: SQLite in the hub's folder, or a larger installation's databases.
+"""Where the hub's two servers keep their state, and how long: SQLite in the hub's folder, or larger databases.
 
 The addresses may hold passwords. So they come from the environment (or from
 options, for addresses without one), are kept in a file of the hub's folder that
@@ -24,13 +24,17 @@ VARIABLES = {  # of the environment, by field
     "mlflow_db": "FEDROUNDS_MLFLOW_DB",
     "mlflow_artifacts": "FEDROUNDS_MLFLOW_ARTIFACTS",
     "redis": "FEDROUNDS_REDIS",
+    "keep_days": "FEDROUNDS_KEEP_DAYS",
 }
 EXAMPLES = {
     "prefect_db": "postgresql+asyncpg://prefect@db.example.org/prefect",
     "mlflow_db": "postgresql+pg8000://mlflow@db.example.org/mlflow",
     "mlflow_artifacts": "s3://bucket/mlflow",
     "redis": "redis://redis.example.org:6379/0",
+    "keep_days": "90",
 }
+DAY_S = 86_400
+EVENT_DAYS = 7  # Prefect's events are many and small, and nothing of a run hangs on them
 
 # What Prefect needs so that several API servers share one stream of events: the names of its Redis parts.
 _PREFECT_ON_REDIS = {
@@ -50,6 +54,7 @@ class Backends(BaseModel):
     mlflow_db: str | None = Field(default=None, pattern=r"^postgresql\+pg8000://\S+$")
     mlflow_artifacts: str | None = Field(default=None, pattern=r"^(s3://|file:///)\S+$")
     redis: str | None = Field(default=None, pattern=r"^(rediss?|unix)://\S+$")
+    keep_days: int = Field(default=90, ge=1, le=36_500)  # Prefect's history of ended flow runs
 
     @classmethod
     def load(cls, directory: Path) -> Backends:
@@ -76,7 +81,7 @@ class Backends(BaseModel):
         """With what a person has said now; what he left out stays as it was.
 
         Raises:
-            FileError: an address of another form; its text is not repeated, it may hold a password.
+            FileError: something of another form; its text is not repeated, it may hold a password.
         """
         changes = {name: address for name, address in said.items() if address is not None}
         try:
@@ -84,12 +89,16 @@ class Backends(BaseModel):
         except ValidationError as exc:
             name = str(exc.errors()[0]["loc"][0])
             raise FileError(
-                f"the address for {name} has another form than expected, such as {EXAMPLES[name]}"
+                f"what is said for {name} has another form than expected, such as {EXAMPLES[name]}"
             ) from exc
 
     def prefect_environment(self) -> dict[str, str]:
-        """What Prefect's server is told beyond the embedded defaults."""
-        variables = {}
+        """What Prefect's server is told beyond the embedded defaults. It cleans up once an hour."""
+        variables = {
+            "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",  # its own default leaves flow runs
+            "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(self.keep_days * DAY_S),
+            "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": f"P{min(self.keep_days, EVENT_DAYS)}D",
+        }
         if self.prefect_db is not None:
             variables["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = self.prefect_db
         if self.redis is not None:
@@ -106,7 +115,7 @@ class Backends(BaseModel):
     def shown(self) -> dict[str, str]:
         """For people: where each part is kept, without passwords."""
         return {
-            name: hide_password(address) for name, address in self.model_dump().items() if address is not None
+            name: hide_password(str(said)) for name, said in self.model_dump().items() if said is not None
         }
 
 

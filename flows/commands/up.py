@@ -8,6 +8,7 @@ examples:
   fedrounds up --dir /srv/hub
   fedrounds up --store 's3://bucket/prefix?endpoint=https://s3.example.org'
   fedrounds up --prefect-db postgresql+asyncpg://prefect@db/prefect --redis redis://redis:6379/0
+  fedrounds up --keep-days 30
   FEDROUNDS_MLFLOW_DB=postgresql+pg8000://mlflow:SECRET@db/mlflow fedrounds up
 """
 
@@ -40,6 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="URL",
             help=f"{text}; with a password in it, set {VARIABLES[name]} instead: `ps` shows options",
         )
+    parser.add_argument(
+        "--keep-days",
+        metavar="DAYS",
+        help="how long Prefect keeps ended flow runs (default: 90; their events at most 7 days)",
+    )
     add_json(parser)
 
 

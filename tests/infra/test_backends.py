@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from datetime import timedelta
 
 import pytest
 
@@ -41,6 +42,22 @@ def test_a_wrong_address_is_refused_without_repeating_it(name):
         Backends().updated({name: "mysql://me:hush@db/x"})
 
     assert "hush" not in str(error.value)
+
+
+def test_how_long_history_is_kept_reaches_prefect(tmp_path, monkeypatch):
+    """Prefect ignores settings whose name it does not know: one that was renamed would let its database grow."""
+    from prefect.settings import Settings
+
+    Backends().updated({"keep_days": "30"}).save(tmp_path)
+    for name, value in Backends.load(tmp_path).prefect_environment().items():
+        monkeypatch.setenv(name, value)
+    server = Settings().server
+
+    assert server.services.db_vacuum.enabled_vacuum_types >= {"events", "flow_runs"}
+    assert server.services.db_vacuum.retention_period == timedelta(days=30)
+    assert server.events.retention_period == timedelta(days=7)
+    with pytest.raises(FileError, match="keep_days has another form than expected, such as 90"):
+        Backends().updated({"keep_days": "0"})
 
 
 def test_a_damaged_file_is_said(tmp_path):
