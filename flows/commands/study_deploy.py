@@ -6,6 +6,7 @@ of a study go on at once: a run that finds another one leaves.
 
 examples:
   fedrounds study deploy study.yaml
+  fedrounds study deploy study.yaml --worker-prefect-url http://prefect:4200 --worker-dir /hub
   prefect worker start --pool hub        (what runs the schedule; see the README)
 """
 
@@ -13,13 +14,23 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flows.commands.options import add_dir, add_json, print_json
+
+if TYPE_CHECKING:
+    from infra.hub import Hub
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="study.yaml")
     add_dir(parser)
+    for option, meta, text in (
+        ("--worker-prefect-url", "URL", "Prefect's server as workers on other machines reach it"),
+        ("--worker-mlflow-url", "URL", "MLflow's server as they reach it"),
+        ("--worker-dir", "DIR", "the hub's folder there; it needs the hub's keys, and nothing else"),
+    ):
+        parser.add_argument(option, metavar=meta, help=f"{text} (default: as here)")
     add_json(parser)
 
 
@@ -40,7 +51,10 @@ def run(args: argparse.Namespace) -> int:
     name = deploy(
         name=study.name,
         entrypoint="flows.training.training",
-        parameters={"hub": hub.model_dump(mode="json"), "study": study.model_dump(mode="json")},
+        parameters={
+            "hub": seen_by_workers(hub, args).model_dump(mode="json"),
+            "study": study.model_dump(mode="json"),
+        },
         cron=schedule.cron if schedule else None,
         timezone=schedule.timezone if schedule else None,
         description=f"Federated training of study {study.name!r} with {', '.join(study.sites)}.",
@@ -52,3 +66,13 @@ def run(args: argparse.Namespace) -> int:
         print(f"deployed {name}: {when}")
         print(f"a worker runs it: PREFECT_API_URL={hub.prefect_url}/api prefect worker start --pool hub")
     return 0
+
+
+def seen_by_workers(hub: Hub, args: argparse.Namespace) -> Hub:
+    """The hub's facts where its flows run: on other machines its addresses and its folder may be others."""
+    said = {
+        "prefect_url": args.worker_prefect_url,
+        "mlflow_url": args.worker_mlflow_url,
+        "directory": Path(args.worker_dir) if args.worker_dir else None,
+    }
+    return hub.model_copy(update={name: value for name, value in said.items() if value is not None})
