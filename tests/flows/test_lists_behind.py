@@ -122,7 +122,7 @@ def test_the_latest_attempt_is_found_that_no_list_shows(tmp_path):
     federation = a_federation(tmp_path)
     hub = federation.hub
     run = federation.run(a_study(rounds=1))
-    first = federation.agents["north"].outbox.answered(run, 1, Operation.TRAIN)[0].ticket
+    first = federation.agents["north"].outbox.answered(run, 1, Operation.TRAIN)[0]
     behind = hub.__dict__["store"] = Behind(hub.store)
     assert not behind.list(layout.tickets_of_round("north", run, 1))
     for attempt in (1, 2):
