@@ -71,8 +71,8 @@ def played(folder: Path, s3_server, s3_url: str, seed: int, share: float) -> tup
 
 @pytest.mark.timeout(600)
 def test_a_study_survives_a_bad_store(tmp_path, s3_server, s3_url):
-    """One request in ten fails: nothing is lost, trained twice, paid twice, committed twice or left behind."""
-    stage, disturbed = played(tmp_path, s3_server, s3_url, seed=1, share=0.1)
+    """One request in twenty fails: nothing is lost, trained twice, paid twice, committed twice or left behind."""
+    stage, disturbed = played(tmp_path, s3_server, s3_url, seed=1, share=0.05)
 
     assert violations(stage) == []
     assert disturbed >= {"GET", "LIST", "PUT"}
