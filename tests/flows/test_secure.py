@@ -61,6 +61,26 @@ def undisturbed(tmp_path_factory):
     return found
 
 
+def test_each_object_of_a_round_has_its_place_in_a_ticket(tmp_path):
+    """A site that may not write gets addresses for what layout.answer_parts lists, also in a secure sum."""
+    written: set[str] = set()
+
+    def rule(key: str, data: bytes) -> bytes:
+        written.add(key)
+        return data
+
+    federation = four(tmp_path, rule)
+    federation.run(secure(rounds=1), "toy-1")
+
+    parts = set()
+    for key in (key for key in written if "/out/toy-1/" in key):
+        _, site, _, run, name, part = key.split("/")
+        answer = federation.agents[site].outbox.find(f"{run}/{name}")
+        assert part in layout.answer_parts(answer.ticket), key
+        parts.add(part)
+    assert parts == {"receipt.json", "progress.json", "update.masked"}
+
+
 def test_the_result_is_that_of_an_open_sum(undisturbed):
     """Words of 64 bits lose nothing that float32 keeps, and the figures are sums of whole numbers."""
     (_, plain, expected), (_, record, got) = undisturbed[False], undisturbed[True]
