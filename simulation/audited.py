@@ -84,7 +84,7 @@ class Heard:
 
 
 def with_canaries(study: Study, count: int) -> Study:
-    """The study as it is audited: its recipe wrapped, all sites in every round.
+    """The study as it is audited: its recipe wrapped, all sites in every round, each update by itself.
 
     Raises:
         StudyError: it promises nothing that could be audited, or shows no single update.
@@ -94,9 +94,14 @@ def with_canaries(study: Study, count: int) -> Study:
             f"study {study.name!r} has privacy mode {study.privacy.mode}; an audit compares what leaves each site "
             f"with what mode local promises"
         )
-    terms: dict[str, Any] = study.model_dump(
-        mode="json", exclude={"schedule", "cohort", "grace", "asynchronous"}
-    )
+    left_out = {
+        "schedule",
+        "cohort",
+        "grace",
+        "asynchronous",
+        "secure_aggregation",
+    }  # each update is to be heard
+    terms: dict[str, Any] = study.model_dump(mode="json", exclude=left_out)
     length = LOUD * (study.privacy.clip_norm or 1.0)
     wrapped = {"recipe": study.recipe, "settings": study.recipe_settings, "canaries": count, "length": length}
     return Study.model_validate(terms | {"recipe": RECIPE, "recipe_settings": wrapped})
