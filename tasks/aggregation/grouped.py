@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tasks.aggregation import robust
-from tasks.aggregation.groups import Group
+from tasks.secagg.groups import Group
 from tasks.aggregation.stack import Floats, Stack
 from tasks.errors import AggregationError
 from tasks.parameters import Parameters

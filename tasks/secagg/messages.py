@@ -124,7 +124,10 @@ class Cohort(Digested):
 
 
 class SumTerms(Digested):
-    """One secure addition. Its digest is in every mask: other terms, other masks."""
+    """One secure addition. Its digest is in every mask: other terms, other masks.
+
+    `groups`: disjoint parts of the cohort, each of which is masked and opened by itself; none: one sum of all.
+    """
 
     run: Name
     cohort_sha256: Sha256
@@ -135,6 +138,17 @@ class SumTerms(Digested):
     length: int = Field(ge=1, le=2**33)  # words in a vector
     bits: Literal[32, 64]  # of a word; those of the setup's terms, but scores are whole numbers and have 64
     scale_bits: int = Field(ge=-64, le=63)  # a word counts 2**-scale_bits
+    groups: tuple[tuple[Name, ...], ...] = Field(
+        default=(), max_length=MOST_SITES, exclude_if=lambda v: not v
+    )
+
+    def parts(self, cohort: Cohort) -> tuple[tuple[str, ...], ...]:
+        """Whose vectors are added together."""
+        return self.groups or (tuple(sorted(cohort.dealt)),)
+
+    def peers(self, cohort: Cohort, site: str) -> tuple[str, ...]:
+        """The others whose vectors are added to this site's, in order."""
+        return tuple(s for part in self.parts(cohort) if site in part for s in part if s != site)
 
     @property
     def vector_bytes(self) -> int:

@@ -91,11 +91,10 @@ def mask_seeds(member: Member, pledges: Pledges, sum_: SumTerms) -> MaskSeeds:
     pair_key = to_bytes(keys.polynomial(seat.secret, seat.terms, "pair", number)[0])
     own = keys.polynomial(seat.secret, seat.terms, "self", number)[0]
     plus, minus = [keys.self_seed(own, sum_.sha256, seat.site)], list[bytes]()
-    for peer in sorted(member.cohort.dealt):
-        if peer != seat.site:
-            public = public_of(member.announcements[peer], number)
-            seed = keys.pair_seed(pair_key, public, sum_.sha256, (seat.site, peer))
-            (plus if seat.site < peer else minus).append(seed)
+    for peer in sum_.peers(member.cohort, seat.site):
+        public = public_of(member.announcements[peer], number)
+        seed = keys.pair_seed(pair_key, public, sum_.sha256, (seat.site, peer))
+        (plus if seat.site < peer else minus).append(seed)
     return MaskSeeds(tuple(plus), tuple(minus))
 
 
@@ -116,10 +115,16 @@ def pledge(member: Member, pledges: Pledges, sum_: SumTerms, masked_sha256: str)
 def survivors_of(cohort: Cohort, sum_: SumTerms, masked: Mapping[str, str]) -> Survivors:
     """Hub: the list to ask consent for. `masked`: digest of each site's vector that arrived whole.
 
+    A group of which fewer than `min_cohort` arrived is left out with all of its sites.
+
     Raises:
         SecureSumError: too few vectors; nothing can be opened. Try another attempt.
     """
-    survivors = Survivors(sum_sha256=sum_.sha256, masked=dict(sorted(masked.items())))
+    whole = {
+        site for part in _alive(cohort, sum_, masked) if len(part) >= cohort.terms.min_cohort for site in part
+    }
+    masked = {site: digest for site, digest in sorted(masked.items()) if site in whole or not sum_.groups}
+    survivors = Survivors(sum_sha256=sum_.sha256, masked=masked)
     check_list(cohort, survivors)
     return survivors
 
@@ -135,6 +140,7 @@ def consent(
     """
     site, digest = member.seat.site, survivors.sha256
     check_list(member.cohort, survivors)
+    check_parts(member.cohort, sum_, survivors)
     newest = pledges.sums[-1] if pledges.sums else None
     if newest is None or {newest.sum_sha256, survivors.sum_sha256} != {sum_.sha256}:
         raise SecureSumError(f"the newest sum of {site!r} is another one; an older sum stays closed")
@@ -167,6 +173,7 @@ def _check_new(member: Member, pledges: Pledges, sum_: SumTerms) -> int:
     number = number_of(terms, sum_)
     if (sum_.run, sum_.cohort_sha256) != (terms.run, member.cohort.sha256):
         raise SecureSumError("the sum is for another run or cohort than this site joined")
+    _check_parted(member.cohort, sum_)
     for old in (pledge for pledge in pledges.sums if pledge.what == sum_.what):
         if (old.round, old.attempt) >= (sum_.round, sum_.attempt):
             raise SecureSumError(
@@ -183,6 +190,15 @@ def _check_new(member: Member, pledges: Pledges, sum_: SumTerms) -> int:
     return number
 
 
+def _check_parted(cohort: Cohort, sum_: SumTerms) -> None:
+    """Raises SecureSumError where groups overlap, leave somebody out, or are too small to be summed."""
+    placed = [site for group in sum_.groups for site in group]
+    if sum_.groups and sorted(placed) != sorted(cohort.dealt):
+        raise SecureSumError("the groups of the sum are not the sites of the cohort, each in one group")
+    if any(len(group) < cohort.terms.min_cohort for group in sum_.groups):
+        raise SecureSumError(f"a group of the sum has fewer than {cohort.terms.min_cohort} sites")
+
+
 def check_list(cohort: Cohort, survivors: Survivors) -> None:
     """Raises SecureSumError where a list names strangers, or too few sites to be summed."""
     terms = cohort.terms
@@ -193,6 +209,22 @@ def check_list(cohort: Cohort, survivors: Survivors) -> None:
         raise SecureSumError(
             f"{len(survivors.masked)} vectors arrived and a sum needs {least}; try again later"
         )
+
+
+def check_parts(cohort: Cohort, sum_: SumTerms, survivors: Survivors) -> None:
+    """Raises SecureSumError where the sum of a group would be of some, but fewer than `min_cohort`, sites."""
+    for part in _alive(cohort, sum_, survivors.masked):
+        if 0 < len(part) < cohort.terms.min_cohort:
+            raise SecureSumError(
+                f"the list has {len(part)} sites of a group, and its sum needs {cohort.terms.min_cohort}: it shows "
+                f"too much of each; leave that group out"
+            )
+
+
+def _alive(cohort: Cohort, sum_: SumTerms, masked: Iterable[str]) -> list[tuple[str, ...]]:
+    """Of each part of a sum, the sites whose vectors arrived."""
+    there = set(masked)
+    return [tuple(site for site in part if site in there) for part in sum_.parts(cohort)]
 
 
 def public_of(announcement: Announcement, number: int) -> bytes:

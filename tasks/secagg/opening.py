@@ -18,7 +18,7 @@ from tasks.errors import SecureSumError
 from tasks.secagg import keys
 from tasks.secagg.keys import MaskSeeds
 from tasks.secagg.messages import Announcement, Cohort, Consent, SumTerms, Survivors, Terms, Unmasking
-from tasks.secagg.onesum import Pledges, check_list, consenting, number_of, public_of
+from tasks.secagg.onesum import Pledges, check_list, check_parts, consenting, number_of, public_of
 from tasks.secagg.setup import Member, Verify, member_share
 from tasks.secagg.shamir import PRIME, combine, from_bytes, to_bytes, weights
 
@@ -27,10 +27,16 @@ _weights = lru_cache(maxsize=256)(weights)  # the same sites open all secrets of
 
 
 class Recovered(NamedTuple):
-    """What the hub takes from the sum, and the sites whose shares were wrong."""
+    """What the hub takes from each sum, by the survivors in it, and the sites whose shares were wrong."""
 
-    seeds: MaskSeeds
+    parts: dict[tuple[Name, ...], MaskSeeds]
     wrong: frozenset[Name]
+
+    @property
+    def seeds(self) -> MaskSeeds:
+        """What it takes from the sum of all of them."""
+        every = self.parts.values()
+        return MaskSeeds(tuple(s for p in every for s in p.plus), tuple(s for p in every for s in p.minus))
 
 
 def unmask(
@@ -76,6 +82,7 @@ def recover(
         SecureSumError: too few right shares; wait for more answers, or try another attempt.
     """
     check_list(cohort, survivors)
+    check_parts(cohort, sum_, survivors)
     number = number_of(cohort.terms, sum_)
     answers = {
         u.site: u
@@ -85,19 +92,24 @@ def recover(
         and set(u.shares) == set(cohort.dealt)
     }
     wrong: set[str] = set()
-    plus, minus = list[bytes](), list[bytes]()
-    for site in sorted(cohort.dealt):
-        alive, announced = site in survivors.masked, announcements[site]
-        secret, liars = _secret(cohort.terms, answers, announced, number, own=alive, last=wrong)
-        wrong |= liars
+    parts: dict[tuple[Name, ...], MaskSeeds] = {}
+    for part in sum_.parts(cohort):
+        alive = tuple(site for site in part if site in survivors.masked)
+        plus, minus = list[bytes](), list[bytes]()
+        for site in part if alive else ():
+            announced, own = announcements[site], site in alive
+            secret, liars = _secret(cohort.terms, answers, announced, number, own=own, last=wrong)
+            wrong |= liars
+            if own:
+                minus.append(keys.self_seed(secret, sum_.sha256, site))
+                continue
+            for peer in alive:
+                public = public_of(announcements[peer], number)
+                seed = keys.pair_seed(to_bytes(secret), public, sum_.sha256, (site, peer))
+                (minus if peer < site else plus).append(seed)
         if alive:
-            minus.append(keys.self_seed(secret, sum_.sha256, site))
-            continue
-        for peer in survivors.masked:
-            public = public_of(announcements[peer], number)
-            seed = keys.pair_seed(to_bytes(secret), public, sum_.sha256, (site, peer))
-            (minus if peer < site else plus).append(seed)
-    return Recovered(MaskSeeds(tuple(plus), tuple(minus)), frozenset(wrong))
+            parts[alive] = MaskSeeds(tuple(plus), tuple(minus))
+    return Recovered(parts, frozenset(wrong))
 
 
 def _secret(

@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 
 from tasks.aggregation.grouped import combine_groups
-from tasks.aggregation.groups import (
+from tasks.aggregation.leverage import noise_shares
+from tasks.aggregation.reputation import DOUBT, LEAST, SUSPECT, reputation
+from tasks.errors import AggregationError, SecureSumError
+from tasks.secagg.groups import (
     Group,
     check_groups,
+    disjoint_groups,
     draw_groups,
     least_seen,
-    noise_shares,
     sites_needed,
 )
-from tasks.aggregation.reputation import DOUBT, LEAST, SUSPECT, reputation
-from tasks.errors import AggregationError
 
 SIZES = [(8, 3), (9, 3), (11, 3), (12, 3), (13, 3), (12, 4), (16, 4), (24, 3), (50, 3)]
 
@@ -82,7 +83,7 @@ def test_overlaps_that_give_sites_away_are_refused(groups, seen):
 
     assert seen_by_rank(groups) == seen == least_seen(groups, 5)
     if seen < 3:
-        with pytest.raises(AggregationError, match=f"about {seen} sites; at least 3"):
+        with pytest.raises(SecureSumError, match=f"about {seen} sites; at least 3"):
             check_groups(groups, sites, 3)
 
 
@@ -111,7 +112,7 @@ def test_the_least_weight_is_that_of_the_slow_way_for_random_groups():
     ],
 )
 def test_groups_of_other_sites_are_refused(groups, text):
-    with pytest.raises(AggregationError, match=text):
+    with pytest.raises(SecureSumError, match=text):
         check_groups(groups, list("abcdef"), 3)
 
 
@@ -130,10 +131,26 @@ def test_one_wrong_site_is_in_less_than_half_of_the_weight(n, cohort):
 @pytest.mark.parametrize(("n", "cohort"), [(7, 3), (3, 3), (11, 4), (9, 2)])
 def test_too_few_sites_are_told_what_remains(n, cohort):
     """Below eight sites secure sums and robust statistics conflict."""
-    with pytest.raises(AggregationError, match="Use one sum with update_norm"):
+    with pytest.raises(SecureSumError, match="Use one sum with update_norm"):
         draw_groups(names(n), cohort, 0, "run", 1)
     if cohort > 2:
         assert n < sites_needed(cohort)
+
+
+@pytest.mark.parametrize(
+    ("n", "sizes"), [(9, [3, 3, 3]), (11, [3, 4, 4]), (12, [4, 4, 4]), (17, [4, 4, 4, 5])]
+)
+def test_groups_of_one_vector_each_are_disjoint_and_bear_a_loss_where_they_can(n, sizes):
+    """A site has keys for one vector a round: it is in one group."""
+    groups = disjoint_groups(names(n), 3, 0, "run", 1)
+
+    assert sorted(map(len, groups)) == sizes
+    assert sorted(site for group in groups for site in group) == names(n)
+    assert (
+        groups == disjoint_groups(names(n)[::-1], 3, 0, "run", 1) != disjoint_groups(names(n), 3, 0, "run", 2)
+    )
+    with pytest.raises(SecureSumError, match="8 sites have keys .* need 9"):
+        disjoint_groups(names(8), 3, 0, "run", 1)
 
 
 def test_a_draw_can_be_repeated_and_changes_with_every_word():

@@ -2,7 +2,7 @@
 
 One sum over all sites cannot be robust, and single updates cannot be secret. In
 between, each round's sites are drawn into groups; each group's sum is opened,
-and a robust rule combines the groups (grouped.py).
+and a robust rule combines the groups (aggregation/grouped.py). Light: sites draw here as well.
 
 **Overlaps.** Sums of the same vectors can be subtracted: from the sums of
 {a, b, c} and {a, b, d} follows c - d. Whoever opens the sums of a design knows
@@ -28,9 +28,7 @@ from fractions import Fraction
 from itertools import combinations
 from typing import NamedTuple
 
-import numpy as np
-
-from tasks.errors import AggregationError
+from tasks.errors import SecureSumError
 
 LEAST_SITES = 8  # below, every design either shows sums of two or has no honest majority of groups
 OVERLAP_FROM = 12  # sites, from which on every site is in two groups: one wrong site is then where they meet
@@ -66,12 +64,12 @@ def draw_groups(sites: Sequence[str], min_cohort: int, seed: int, run: str, roun
         round_: from 1.
 
     Raises:
-        AggregationError: too few sites for groups of this size.
+        SecureSumError: too few sites for groups of this size.
     """
     names = sorted(sites)
     n, words = len(names), f"{seed}|{run}|{round_}"
     if not can_group(n, min_cohort):
-        raise AggregationError(
+        raise SecureSumError(
             f"{n} sites cannot be drawn into groups of {min_cohort} of which most are right if one site is wrong; "
             f"that takes {sites_needed(min_cohort)} sites. Use one sum with update_norm"
         )
@@ -85,6 +83,25 @@ def draw_groups(sites: Sequence[str], min_cohort: int, seed: int, run: str, roun
             if len(set(both)) == len(both) and least_seen(both, min_cohort) >= min_cohort:
                 return both
     return tuple(sorted(_parted(names, n // min_cohort, words)))
+
+
+def disjoint_groups(
+    sites: Sequence[str], min_cohort: int, seed: int, run: str, round_: int
+) -> tuple[tuple[str, ...], ...]:
+    """The groups of a round whose sites send one vector each: disjoint, sorted.
+
+    Of one site more than `min_cohort` where that leaves three groups, so that a group bears the loss of one.
+
+    Raises:
+        SecureSumError: too few sites for three groups.
+    """
+    names, count = sorted(sites), max(3, len(sites) // (min_cohort + 1))
+    if len(names) < 3 * min_cohort:
+        raise SecureSumError(
+            f"{len(names)} sites have keys for this round and three groups of {min_cohort} need {3 * min_cohort}; "
+            f"wait for more"
+        )
+    return tuple(sorted(group.sites for group in _parted(names, count, f"{seed}|{run}|{round_}")))
 
 
 def sites_needed(min_cohort: int) -> int:
@@ -106,17 +123,17 @@ def check_groups(groups: Groups, sites: Sequence[str], min_cohort: int) -> None:
     """Refuse a design that is not safe: what a site asks before it masks for one, whoever drew it.
 
     Raises:
-        AggregationError: a site that is not of the round, in no group or in one twice, or a combination of sums
+        SecureSumError: a site that is not of the round, in no group or in one twice, or a combination of sums
             about fewer than `min_cohort` sites.
     """
     placed = {name for group in groups for name in group.sites}
     if placed != set(sites) or any(len(set(group.sites)) != len(group.sites) for group in groups):
-        raise AggregationError("the groups are not made of the round's sites, each at most once in a group")
+        raise SecureSumError("the groups are not made of the round's sites, each at most once in a group")
     if len({frozenset(group.sites) for group in groups}) != len(groups):
-        raise AggregationError("a group stands twice")
+        raise SecureSumError("a group stands twice")
     seen = least_seen(groups, min_cohort)
     if seen < min_cohort:
-        raise AggregationError(
+        raise SecureSumError(
             f"sums of these groups can be combined into one about {seen} sites; at least {min_cohort} are promised"
         )
 
@@ -130,13 +147,13 @@ def least_seen(groups: Groups, min_cohort: int) -> int:
     Disjoint groups need no search.
 
     Raises:
-        AggregationError: too many sets of sites to look at.
+        SecureSumError: too many sets of sites to look at.
     """
     sites = sorted({name for group in groups for name in group.sites})
     if len(sites) == sum(len(group.sites) for group in groups):
         return min(min_cohort, *(len(group.sites) for group in groups))
     if not checkable(len(sites), min_cohort):
-        raise AggregationError(
+        raise SecureSumError(
             f"{len(sites)} sites in overlapping groups are too many to check for min_cohort {min_cohort}; draw "
             f"disjoint groups"
         )
@@ -145,29 +162,6 @@ def least_seen(groups: Groups, min_cohort: int) -> int:
         if any(_dependent([columns[i] for i in chosen]) for chosen in combinations(range(len(sites)), size)):
             return size
     return min_cohort
-
-
-def noise_shares(groups: Groups, missing: int = 0) -> float:
-    """On how many shares of noise the people of the least protected site stand, for who sees all sums.
-
-    Each site adds one share to its vector, which goes into all of its groups. The sums A(x + noise) hide a
-    change of site i's vector as a Gaussian mechanism does whose noise is 1/sqrt(h) shares long, where h is
-    the site's leverage (A^+ A)_ii: 1/n for one sum, 1/size in disjoint groups, more where groups overlap.
-
-    Args:
-        groups: the design.
-        missing: how many other sites may be lost or tell what they know; the worst ones.
-
-    Returns:
-        1/h of the least protected site: what `sites - missing` is for one sum.
-    """
-    sites = sorted({name for group in groups for name in group.sites})
-    matrix = np.array([[float(name in group.sites) for name in sites] for group in groups])
-    worst = 0.0
-    for gone in combinations(range(len(sites)), missing):
-        left = np.delete(matrix, gone, axis=1)
-        worst = max(worst, float(np.einsum("ij,ji->i", np.linalg.pinv(left), left).max()))
-    return 1 / worst
 
 
 def _parted(names: Sequence[str], count: int, words: str) -> list[Group]:
