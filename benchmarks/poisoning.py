@@ -36,10 +36,10 @@ from tasks import parameters
 from tasks.aggregation import rule
 from tasks.aggregation.bound import bounded, next_bound, norm
 from tasks.aggregation.grouped import combine_groups
-from tasks.aggregation.groups import draw_groups
 from tasks.aggregation.reputation import reputation
 from tasks.parameters import Parameters
 from tasks.rules import Aggregation
+from tasks.secagg.groups import draw_groups
 
 
 class Memory:
@@ -79,7 +79,7 @@ def grouped(name: str, reputed: bool) -> Combine:
             (g, {k: v.sum(axis=0) for k, v in stacked([updates[s] for s in g.sites]).items()}) for g in groups
         )
         combined = combine_groups(sums, memory.bound, name, standing)
-        memory.verdicts.append(combined.verdicts)
+        memory.verdicts.append(combined.groups)
         return combined.update
 
     return combine

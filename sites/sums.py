@@ -122,6 +122,9 @@ class Summing:
     def _seeds(self, what: What, length: int) -> tuple[SumTerms, MaskSeeds, int]:
         ticket = self._ticket
         member = self._seats.join(self._read(Dealt), self._verify)
+        of_groups = (
+            self._study.groups(member.cohort.dealt, ticket.run, ticket.round) if what == "update" else ()
+        )
         sum_ = self._study.secure_aggregation.sum_of(
             member.cohort,
             ticket.round,
@@ -129,6 +132,7 @@ class Summing:
             ticket.parameters_sha256,
             length,
             scale_of(self._study, what, length),
+            of_groups,
         )
         seeds = mask_seeds(member, self._outbox.pledges(ticket.run), sum_)
         return sum_, seeds, len(member.cohort.dealt)

@@ -15,22 +15,27 @@ from typing import NamedTuple
 import numpy as np
 
 from infra.hub import Hub
-from infra.orchestrator import step
+from infra.orchestrator import emit, step
 from tasks import layout, parameters
 from tasks.aggregation import rule
 from tasks.aggregation.descent import descent, last_half, stepped
+from tasks.aggregation.grouped import Combined, combine_groups
 from tasks.aggregation.mean import mean
+from tasks.aggregation.reputation import reputation
 from tasks.collect import HEADER_SLACK, Collected, load_parameters, load_update
-from tasks.contracts import RoundRecord, Summed
+from tasks.contracts import GroupSeen, RoundRecord, Summed
 from tasks.errors import AggregationError, ContractError, QuorumError
 from tasks.follow import Answer
 from tasks.parameters import Parameters
 from tasks.plan import RoundPlan
 from tasks.privacy.shared import mechanism_of
+from tasks.recent import recent_records
 from tasks.staleness import weight
-from tasks.sums import Total, mean_of, numbers_of
+from tasks.sums import Total, mean_of, numbers_of, sums_of
 
 log = logging.getLogger(__name__)
+
+LOOKBACK = 500  # rounds that a site's standing is made of
 
 
 class Candidate(NamedTuple):
@@ -41,6 +46,7 @@ class Candidate(NamedTuple):
     rounds: dict[str, int]  # the sites whose update is in it, and the round that they trained in last
     folded: dict[str, int]  # late updates that are in it, and by how many rounds
     summed: Summed | None  # how they were added; None: each by itself
+    groups: tuple[GroupSeen, ...]  # where groups were added
     began_at: float  # by the hub's clock, when all updates had been checked
     at: float  # and when it was published
 
@@ -65,9 +71,14 @@ def aggregate(hub: Hub, plan: RoundPlan, collected: Collected, total: Total | No
     began_at, taken = hub.now(), list[Answer]()
     raw = load_parameters(hub, plan.manifest, plan.base_key, plan.base_sha256)
     base, most_bytes = parameters.from_bytes(raw), len(raw) + HEADER_SLACK
+    groups: tuple[GroupSeen, ...] = ()
     if total is not None:
         taken.extend(collected.answers[site] for site in total.sites)
-        new = _summed(hub, plan, total, base)
+        if plan.study.aggregation.groups:
+            combined = _of_groups(hub, plan, total, base)
+            new, groups = parameters.add(base, combined.update), combined.groups
+        else:
+            new = _summed(hub, plan, total, base)
     else:
         updates = _updates(hub, plan, collected, most_bytes, taken)
         new = parameters.add(base, rule(plan.study.aggregation)(updates))
@@ -86,7 +97,30 @@ def aggregate(hub: Hub, plan: RoundPlan, collected: Collected, total: Total | No
     hub.store.put_if_absent(key, raw)
     rounds = {a.site: a.ticket.round for a in taken}  # in order: the last word of a site counts
     folded = {a.site: plan.round - a.ticket.round for a in taken if a.ticket.round < plan.round}
-    return Candidate(key, digest, rounds, folded, total.summed if total else None, began_at, hub.now())
+    return Candidate(
+        key, digest, rounds, folded, total.summed if total else None, groups, began_at, hub.now()
+    )
+
+
+def _of_groups(hub: Hub, plan: RoundPlan, total: Total, base: Parameters) -> Combined:
+    """What the study's rule makes of the groups' sums, and how odd each group was.
+
+    Sites that have been in odd groups again and again count less, and the operator is told.
+    """
+    terms = plan.study.aggregation
+    before = recent_records(hub, plan.manifest.run, plan.round, LOOKBACK)
+    standing = reputation(record.groups for record in before)
+    for site in (name for name, one in standing.items() if one.suspect):
+        log.warning(
+            "site %s was in odd groups in %d rounds: its updates are unlike the others', and count less. Ask its "
+            "people; `fedrounds site revoke %s` ends its membership",
+            site,
+            standing[site].observed,
+            site,
+        )
+        emit("fedrounds.site.odd", site=site, payload={"run": plan.manifest.run, "round": plan.round})
+    weights = {site: one.weight for site, one in standing.items()}
+    return combine_groups(sums_of(total, base), terms.update_norm, terms.rule, weights)
 
 
 def _summed(hub: Hub, plan: RoundPlan, total: Total, base: Parameters) -> Parameters:

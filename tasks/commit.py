@@ -52,6 +52,7 @@ def commit(
         drawn=plan.drawn,
         folded=candidate.folded,
         summed=candidate.summed,
+        groups=candidate.groups,
         working=collected.working,
         sites=dict(sorted(sites.items())),
         metrics=evaluated.pooled,

@@ -31,7 +31,7 @@ Delta = Annotated[float, Field(ge=0, lt=1)]
 
 def _empty(value: object) -> bool:
     """A field that the version before does not know is not written where it says nothing."""
-    return value is None or value == {}
+    return value is None or value in ({}, ())
 
 
 class Message(BaseModel):
@@ -380,6 +380,14 @@ class Summed(Message):
     bits: Literal[32, 64]
 
 
+class GroupSeen(Message):
+    """What a round's sums say about one group of sites, whose vectors were added before anybody saw them."""
+
+    sites: tuple[Name, ...]
+    rank: float = Field(gt=0, lt=1)  # of its distance from the combined update, the farthest group last
+    beyond: bool = False  # its mean was longer than the study's bound, and it was left out
+
+
 class RoundRecord(Message):
     """One committed round: the truth that MLflow and Prefect show."""
 
@@ -391,6 +399,7 @@ class RoundRecord(Message):
     drawn: tuple[Name, ...] = ()  # drawn from seed, run and round (selection.py), before anybody was asked
     folded: dict[Name, int] = Field(default_factory=dict)  # late updates in it, and by how many rounds
     summed: Summed | None = Field(default=None, exclude_if=_empty)  # None: the hub had each update by itself
+    groups: tuple[GroupSeen, ...] = Field(default=(), max_length=200, exclude_if=_empty)  # of a sum in groups
     working: dict[Name, int] = Field(default_factory=dict)  # asynchronous: who works on, since which round
     sites: dict[Name, SiteRound]  # every site that was asked, or that a pause or its failures kept out
     metrics: Metrics  # pooled over the held-out records of all sites that answered

@@ -20,8 +20,9 @@ from tasks.secagg.messages import SumTerms
 def update_sum(plan: RoundPlan, seats: Seats, base: Parameters) -> SumTerms:
     """The secure sum of a round's updates."""
     length, secure = sum(array.size for array in base.values()), plan.study.secure_aggregation
-    scale = scale_of(plan.study, "update", length)
-    return secure.sum_of(seats.dealt.cohort, plan.round, "update", plan.base_sha256, length, scale)
+    cohort, scale = seats.dealt.cohort, scale_of(plan.study, "update", length)
+    groups = plan.study.groups(cohort.dealt, plan.manifest.run, plan.round)
+    return secure.sum_of(cohort, plan.round, "update", plan.base_sha256, length, scale, groups)
 
 
 def check_masked(hub: Hub, sum_: SumTerms, answer: Answer) -> Answer:

@@ -17,12 +17,12 @@ RuleName = Literal["mean", "clipped_mean", "median", "trimmed_mean", "geometric_
 
 LEAST_FOR_ROBUST = 3  # updates; of two nobody can say which one lies
 
-# Rules that look at each update by itself, and what comes nearest to them where only sums are seen.
-SINGLE: dict[str, str] = {
-    "clipped_mean": "rule mean with update_norm, to which each site clips before it masks",
-    "median": "rule mean with update_norm",
-    "trimmed_mean": "rule mean with update_norm",
-    "geometric_median": "rule mean with update_norm",
+# Rules that look at each update by itself, and whether they can look at the sums of groups instead.
+SINGLE: dict[str, bool] = {
+    "clipped_mean": False,
+    "median": True,
+    "trimmed_mean": True,
+    "geometric_median": True,
 }
 
 
@@ -30,42 +30,62 @@ class Aggregation(Message):
     """`update_norm`: Euclidean norm of one site's update, to which the site and the hub clip; None: as it comes.
 
     It is public and the same for all sites. `trim`: share of the updates that the trimmed mean cuts at each end
-    of every coordinate; None: a quarter.
+    of every coordinate; None: a quarter. `groups`: sites are drawn into groups each round, each group's sum is
+    opened, and the rule combines the groups: robust and secure at once.
     """
 
     rule: RuleName = "mean"
     update_norm: float | None = Field(default=None, ge=1e-9, le=1e9)
     trim: float | None = Field(default=None, gt=0, lt=0.5)
+    groups: bool | None = None
 
     @property
     def single_updates(self) -> bool:
         """True where the rule must see each site's update."""
-        return self.rule in SINGLE
+        return self.rule in SINGLE and not self.groups
 
     @model_validator(mode="after")
     def _fits(self) -> Aggregation:
         if self.trim is not None and self.rule != "trimmed_mean":
             raise ValueError(f"trim is of rule trimmed_mean, and the rule is {self.rule}; remove one of them")
+        if self.groups and not (SINGLE.get(self.rule) and self.trim is None):
+            able = ", ".join(name for name, ok in SINGLE.items() if ok)
+            raise ValueError(
+                f"groups are combined by one of the rules {able}, without trim; name one, or remove groups"
+            )
         return self
 
-    def check(self, quorum: int, *, only_sums: bool) -> None:
+    def check(self, quorum: int, *, only_sums: bool, asked: int, min_cohort: int) -> None:
         """Refuse what cannot work.
 
         Args:
             quorum: fewest updates of a round.
             only_sums: nobody sees one site's update.
+            asked: sites of a round.
+            min_cohort: fewest sites of a sum.
 
         Raises:
             ValueError: with the cure.
         """
-        if not self.single_updates:
-            return
-        if only_sums:
+        needed = LEAST_FOR_ROBUST * min_cohort
+        if self.groups and not only_sums:
+            raise ValueError(
+                f"aggregation: groups are for secure sums, and this study shows each update; remove groups, and "
+                f"rule {self.rule} takes the updates themselves"
+            )
+        if self.groups and asked < needed:
+            raise ValueError(
+                f"aggregation: secure sums and robust statistics conflict with {asked} sites: three groups of "
+                f"{min_cohort} need {needed}. What remains: rule mean with update_norm, who takes part (site revoke), "
+                f"a look at every round's metrics, and going back to an earlier version; or secure_aggregation: off"
+            )
+        if only_sums and self.single_updates:
+            also = f", or add groups: true (from {needed} sites on)" if SINGLE[self.rule] else ""
             raise ValueError(
                 f"aggregation: rule {self.rule} looks at each site's update, and this study only shows sums; "
-                f"use {SINGLE[self.rule]}"
+                f"use rule mean with update_norm, to which each site clips before it masks{also}"
             )
-        if quorum < LEAST_FOR_ROBUST:
+        if self.single_updates and quorum < LEAST_FOR_ROBUST:
             raise ValueError(
                 f"aggregation: rule {self.rule} of {quorum} updates cannot tell which one is wrong; "
                 f"set quorum to {LEAST_FOR_ROBUST} or more, or use rule mean"

@@ -88,6 +88,7 @@ class SecureAggregation(Message):
         parameters_sha256: str,
         length: int,
         scale_bits: int | None = None,
+        groups: tuple[tuple[str, ...], ...] = (),
     ) -> SumTerms:
         """One secure sum of a round, as hub and sites reckon it alike: `length` numbers from each site.
 
@@ -105,6 +106,7 @@ class SecureAggregation(Message):
             length=length,
             bits=self.bits if what == "update" else 64,
             scale_bits=scale_bits,
+            groups=groups,
         )
 
     def seating(self, run: str, study_sha256: str, sites: tuple[str, ...], rounds: range) -> Terms:

@@ -8,6 +8,7 @@ naming the line of an error is infra/yamlfile.py's work.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -23,6 +24,7 @@ from pydantic import (
 from tasks.cohort import Asynchronous, Cohort, CoolDown
 from tasks.contracts import Message, Name
 from tasks.rules import Aggregation
+from tasks.secagg.groups import disjoint_groups
 from tasks.secureterms import SecureAggregation
 
 RecipePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
@@ -152,7 +154,12 @@ class Study(Message):
                 f"quorum {self.quorum} is more than the {len(self.sites)} sites; lower quorum or add sites"
             )
         self.cohort.check(self.sites, self.quorum)
-        self.aggregation.check(self.quorum, only_sums=not self.single_updates)
+        self.aggregation.check(
+            self.quorum,
+            only_sums=not self.single_updates,
+            asked=self.cohort.asked(len(self.sites)),
+            min_cohort=self.secure_aggregation.min_cohort,
+        )
         if self.late_updates == "fold" and not self.single_updates:
             raise ValueError(
                 "late_updates: fold takes one site's update by itself, and secure_aggregation only shows sums; use "
@@ -193,6 +200,16 @@ class Study(Message):
     def single_updates(self) -> bool:
         """True where the hub has each site's update by itself, and may use one without the others."""
         return not self.secure_aggregation.on
+
+    def groups(self, sites: Collection[str], run: str, round_: int) -> tuple[tuple[str, ...], ...]:
+        """How the sites with keys for a round's sum are grouped: none, where there is one sum of all.
+
+        Raises:
+            SecureSumError: too few sites for groups.
+        """
+        if not self.aggregation.groups:
+            return ()
+        return disjoint_groups(sorted(sites), self.secure_aggregation.min_cohort, self.seed, run, round_)
 
     @property
     def asked(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +29,7 @@ from tasks.quorum import too_few
 from tasks.relay import relay
 from tasks.seats import Seats, hear, said, verifier
 from tasks.secagg.fixedpoint import Words, word_type
+from tasks.secagg.groups import Group
 from tasks.secagg.keys import MaskSeeds
 from tasks.secagg.masks import MaskStream
 from tasks.secagg.messages import Consent, SumTerms, Survivors, Unmasking
@@ -45,12 +46,22 @@ STEPS = {
 
 
 class Total(NamedTuple):
-    """An opened sum: its words, whose vectors are in it, and how it was protected."""
+    """What was opened: the words of each sum by the sites in it (one sum, or one for each group), and how."""
 
-    words: Words
+    parts: dict[tuple[str, ...], Words]
     scale_bits: int  # a word counts 2**-scale_bits
-    sites: tuple[str, ...]
     summed: Summed
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Whose vectors are in it."""
+        return tuple(sorted(site for part in self.parts for site in part))
+
+    @property
+    def words(self) -> Words:
+        """Of the one sum that there is."""
+        (words,) = self.parts.values()
+        return words
 
 
 @step(name="open")
@@ -91,21 +102,31 @@ def add_up(
         QuorumError: too few sites are there to agree or to open; the round waits, and nothing is lost.
     """
     try:
-        survivors, seeds = _open(hub, plan, seats, sum_, answers, about)
+        survivors, masks = _open(hub, plan, seats, sum_, answers, about)
     except SecureSumError as exc:
         raise too_few(hub, plan, len(answers), {}, why=f"secure sum of {sum_.what}: {exc}") from exc
     terms, cohort = seats.dealt.cohort.terms, seats.dealt.cohort
-    words = _total(hub, answers, survivors, seeds, sum_)
+    parts = {part: _total(hub, answers, survivors, part, seeds, sum_) for part, seeds in masks.items()}
     summed = Summed(
         survivors_sha256=survivors.sha256, sites=len(cohort.dealt), threshold=terms.threshold, bits=terms.bits
     )
-    return Total(words, sum_.scale_bits, tuple(survivors.masked), summed)
+    return Total(parts, sum_.scale_bits, summed)
 
 
 def mean_of(total: Total, base: Parameters) -> Parameters:
     """The mean of the vectors in an opened sum, in the form of `base`: float32, its arrays in the order of names."""
-    n, values = len(total.sites), total.words.view(np.int64 if total.words.itemsize == 8 else np.int32)
-    scale = math.ldexp(1.0 / n, -total.scale_bits)
+    return _decoded(total.words, math.ldexp(1.0 / len(total.sites), -total.scale_bits), base)
+
+
+def sums_of(total: Total, base: Parameters) -> Iterator[tuple[Group, Parameters]]:
+    """Each group with the sum of its sites' updates, one after another."""
+    for part, words in total.parts.items():
+        yield Group(part, len(part)), _decoded(words, math.ldexp(1.0, -total.scale_bits), base)
+
+
+def _decoded(words: Words, scale: float, base: Parameters) -> Parameters:
+    """Words times `scale` in the form of `base`."""
+    values = words.view(np.int64 if words.itemsize == 8 else np.int32)
     found, start = {}, 0
     for name in sorted(base):
         size = base[name].size
@@ -128,8 +149,8 @@ def _open(
     sum_: SumTerms,
     answers: Mapping[str, Answer],
     about: tuple[str, str] | None,
-) -> tuple[Survivors, MaskSeeds]:
-    """The list that counts, and the masks that are left in its sum. Raises SecureSumError."""
+) -> tuple[Survivors, dict[tuple[str, ...], MaskSeeds]]:
+    """The list that counts, and the masks that are left in its sums. Raises SecureSumError."""
     cohort, (agree, open_) = seats.dealt.cohort, STEPS[sum_.what]
     updates = {a.site: a.receipt.update for a in answers.values() if a.receipt and a.receipt.update}
     listed = Listed(
@@ -148,20 +169,22 @@ def _open(
     recovered = recover(cohort, seats.dealt.announcements, sum_, survivors, said(heard, Unmasking))
     for site in sorted(recovered.wrong):
         log.warning("site %s: a share that it sent or dealt is wrong; the sum was opened without it", site)
-    return survivors, recovered.seeds
+    return survivors, recovered.parts
 
 
 def _total(
     hub: Hub,
     answers: Mapping[str, Answer],
     survivors: Survivors,
+    part: tuple[str, ...],
     seeds: MaskSeeds,
     sum_: SumTerms,
 ) -> Words:
-    """The sum's words. Two vectors are in memory, however many sites there are."""
+    """The words of one sum. Two vectors are in memory, however many sites there are."""
     kind = word_type(sum_.bits)
     total: Words = np.zeros(sum_.length, dtype=kind)
-    for site, digest in survivors.masked.items():
+    for site in part:
+        digest = survivors.masked[site]
         raw = load_masked(hub, answers.get(site), sum_.vector_bytes)
         if parameters.sha256(raw) != digest:
             raise ContractError(f"the vector of site {site!r} is not the one that the sites agreed to")

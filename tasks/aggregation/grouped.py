@@ -15,10 +15,11 @@ from typing import NamedTuple
 import numpy as np
 
 from tasks.aggregation import robust
-from tasks.secagg.groups import Group
 from tasks.aggregation.stack import Floats, Stack
+from tasks.contracts import GroupSeen
 from tasks.errors import AggregationError
 from tasks.parameters import Parameters
+from tasks.secagg.groups import Group
 
 RULES = {
     "median": robust.median,
@@ -28,21 +29,9 @@ RULES = {
 _SLACK = 1e-6  # relative: fixed point and float32 may lengthen a mean
 
 
-class Verdict(NamedTuple):
-    """What one round says about a group.
-
-    rank: in (0, 1), of its distance from the combined update among all groups of the round, the farthest last.
-    beyond: its mean is longer than the bound, and it was left out.
-    """
-
-    sites: tuple[str, ...]
-    rank: float
-    beyond: bool
-
-
 class Combined(NamedTuple):
     update: Parameters
-    verdicts: tuple[Verdict, ...]
+    groups: tuple[GroupSeen, ...]
 
 
 def combine_groups(
@@ -78,7 +67,8 @@ def combine_groups(
     far[beyond] = np.inf
     ranks = (_ranks(far) - 0.5) / len(groups)
     said = zip(groups, ranks, beyond, strict=True)
-    return Combined(update, tuple(Verdict(g.sites, float(rank), bool(out)) for g, rank, out in said))
+    seen = (GroupSeen(sites=g.sites, rank=float(rank), beyond=bool(out)) for g, rank, out in said)
+    return Combined(update, tuple(seen))
 
 
 def _means(sums: Iterable[tuple[Group, Parameters]], groups: list[Group]) -> Iterator[Parameters]:

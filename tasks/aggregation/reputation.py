@@ -21,7 +21,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from tasks.aggregation.grouped import Verdict
+from tasks.contracts import GroupSeen
 
 DOUBT = 2.0  # standard deviations above the mean, from which on a site counts less
 SUSPECT = 4.0  # from which on it is named: by chance one honest site in 30,000 looks
@@ -41,13 +41,13 @@ class Standing(NamedTuple):
         return self.oddness >= SUSPECT
 
 
-def reputation(rounds: Iterable[Sequence[Verdict]]) -> dict[str, Standing]:
+def reputation(rounds: Iterable[Sequence[GroupSeen]]) -> dict[str, Standing]:
     """The standing of every site that was in a group, from all rounds so far."""
     ranks: dict[str, list[float]] = defaultdict(list)
-    for verdicts in rounds:
-        for verdict in verdicts:
-            for site in verdict.sites:
-                ranks[site].append(verdict.rank)
+    for groups in rounds:
+        for group in groups:
+            for site in group.sites:
+                ranks[site].append(group.rank)
     return {site: _standing(values) for site, values in sorted(ranks.items())}
 
 

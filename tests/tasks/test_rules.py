@@ -7,13 +7,34 @@ from tasks.rules import SINGLE, Aggregation
 from tests.federation import a_study
 
 
+def check(asked=5, only_sums=True, quorum=5, **terms):
+    Aggregation(**terms).check(quorum, only_sums=only_sums, asked=asked, min_cohort=3)
+
+
 @pytest.mark.parametrize("name", sorted(SINGLE))
 def test_a_rule_that_looks_at_updates_is_refused_where_only_sums_are_seen(name):
-    """The alternative is named: nobody should switch secure sums off to find out."""
-    with pytest.raises(ValueError, match=f"rule {name} .* only shows sums; use rule mean with update_norm"):
-        Aggregation(rule=name).check(5, only_sums=True)
+    """The alternatives are named: nobody should switch secure sums off to find out."""
+    with pytest.raises(
+        ValueError, match=f"rule {name} .* only shows sums; use rule mean with update_norm"
+    ) as told:
+        check(rule=name)
 
-    Aggregation(rule="mean", update_norm=1.0).check(5, only_sums=True)
+    assert ("add groups: true (from 9 sites on)" in str(told.value)) == SINGLE[name]
+    check(rule="mean", update_norm=1.0)
+
+
+def test_groups_are_for_secure_sums_of_enough_sites():
+    """Below nine sites the two conflict, and what remains is said; where updates are seen, groups are of no use."""
+    check(rule="median", groups=True, asked=9)
+    with pytest.raises(
+        ValueError, match=r"conflict with 8 sites.*need 9.*What remains: rule mean with update_norm"
+    ):
+        check(rule="median", groups=True, asked=8)
+    with pytest.raises(ValueError, match="this study shows each update"):
+        check(rule="median", groups=True, asked=9, only_sums=False)
+    for terms in ({"rule": "mean"}, {"rule": "clipped_mean"}, {"rule": "trimmed_mean", "trim": 0.2}):
+        with pytest.raises(ValidationError, match="groups are combined by one of the rules median"):
+            Aggregation(groups=True, **terms)
 
 
 def test_a_robust_rule_of_two_updates_is_refused():

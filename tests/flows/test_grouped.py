@@ -1,0 +1,78 @@
+"""Robust and secure at once, in real runs: the hub opens sums of groups, and one wrong site does not lead the model."""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+import pytest
+
+from infra.store import open_store
+from simulation.federation import Federation
+from sites.settings import load_site
+from tasks import parameters
+from tasks.commit import load_records
+from tasks.secagg.groups import disjoint_groups
+from tests.federation import a_study, write_site
+
+NINE = tuple(f"s{i}" for i in range(9))
+LIAR = "s4"
+
+
+def nine(folder):
+    extra = "testing: {seeded_noise: true}\nprivacy_none: [toy]\n"
+    files = [write_site(folder / "files", site, n=60, extra=extra) for site in NINE]
+    store = open_store((folder / "federation" / "store").absolute().as_uri())
+    return Federation(folder / "federation", [load_site(f) for f in files], store)
+
+
+def grouped(**changes):
+    terms = {
+        "sites": NINE,
+        "quorum": 6,
+        "deadline_s": 600,
+        "rounds": 1,
+        "privacy": {"mode": "none"},
+        "secure_aggregation": {"on": True, "threshold": 6},
+        "aggregation": {"rule": "median", "groups": True},
+    }
+    return a_study(**terms | changes)
+
+
+def lying(monkeypatch):
+    """One site turns its update round and sends it fifty times."""
+    train = importlib.import_module("sites.train")
+    right = train.work
+
+    def work(job, folder, watch, began_at):
+        done = right(job, folder, watch, began_at)
+        if job.site == LIAR:
+            path = folder / train.UPDATE
+            told = {k: v * np.float32(-50) for k, v in parameters.from_bytes(path.read_bytes()).items()}
+            path.write_bytes(parameters.to_bytes(told))
+        return done
+
+    monkeypatch.setattr(train, "work", work)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "aggregation", [{"rule": "median", "groups": True}, {"rule": "mean"}], ids=["groups", "mean"]
+)
+def test_one_of_nine_leads_the_sum_of_all_and_not_the_median_of_groups(tmp_path, monkeypatch, aggregation):
+    """Nobody sees an update in either; the record says which groups there were and how odd each was."""
+    lying(monkeypatch)
+    federation = nine(tmp_path)
+
+    run = federation.run(grouped(aggregation=aggregation))
+
+    (record,) = load_records(federation.hub, run)
+    assert record.cohort == NINE
+    assert not [key for key in federation.hub.store.list("sites/") if key.endswith("update.safetensors")]
+    if "groups" not in aggregation:
+        assert record.groups == () and record.metrics.auroc < 0.4
+        return
+    assert record.metrics.auroc > 0.6
+    assert tuple(sorted(g.sites for g in record.groups)) == disjoint_groups(NINE, 3, 0, run, 1)
+    assert LIAR in max(record.groups, key=lambda g: g.rank).sites
+    assert not any(g.beyond for g in record.groups)
