@@ -94,14 +94,9 @@ def with_canaries(study: Study, count: int) -> Study:
             f"study {study.name!r} has privacy mode {study.privacy.mode}; an audit compares what leaves each site "
             f"with what mode local promises"
         )
-    left_out = {
-        "schedule",
-        "cohort",
-        "grace",
-        "asynchronous",
-        "secure_aggregation",
-    }  # each update is to be heard
+    left_out = {"schedule", "cohort", "grace", "asynchronous", "secure_aggregation"}
     terms: dict[str, Any] = study.model_dump(mode="json", exclude=left_out)
+    terms["aggregation"] = {"update_norm": study.aggregation.update_norm}  # what sites do of it
     length = LOUD * (study.privacy.clip_norm or 1.0)
     wrapped = {"recipe": study.recipe, "settings": study.recipe_settings, "canaries": count, "length": length}
     return Study.model_validate(terms | {"recipe": RECIPE, "recipe_settings": wrapped})

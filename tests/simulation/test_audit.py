@@ -109,6 +109,20 @@ def test_what_promises_nothing_is_not_audited(privacy):
         with_canaries(a_study(privacy=privacy), 100)
 
 
+def test_a_study_of_secure_sums_in_groups_is_audited_update_by_update():
+    """Mode local promises something for each update; what sites do to it stays."""
+    study = a_study(
+        sites=[f"s{i}" for i in range(9)],
+        quorum=7,
+        secure_aggregation={"on": True},
+        aggregation={"rule": "median", "groups": True, "update_norm": 2.0},
+    )
+
+    audited_as = with_canaries(study, 100)
+
+    assert audited_as.single_updates and audited_as.aggregation.update_norm == 2.0
+
+
 def test_a_run_without_whole_sites_proves_nothing(tmp_path):
     """No site with enough records: the audit says so instead of finding nothing."""
     files = [write_site(tmp_path / "files", site, epsilon=0.1) for site in SITES]
