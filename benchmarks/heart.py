@@ -8,8 +8,8 @@ records together. On FLamby's split the interval is over draws of the noise; ove
 differences to training on pooled records without privacy are paired, split by split (95 %, Student).
 Splits share patients, so an interval says how sure the mean over splits is, not how sure new patients are.
 
-delta is 1e-5. No setting was tuned on these splits: step size, prior and averaging follow from public
-numbers (tasks/aggregation/descent.py), the same for all epsilons.
+delta is 1e-5. Step size, prior and averaging follow from public numbers (tasks/aggregation/descent.py), the
+same for all epsilons; docs/privacy.md says how their constants were chosen.
 """
 
 from __future__ import annotations
