@@ -88,6 +88,9 @@ def result_table(result: dict[str, Any]) -> Table:
         delta = "–" if site["delta"] is None else f"{site['delta']:g}"
         note = f" ({site['code']})" if site["code"] else ""
         table.add_row(name + note, *_figures(metrics), number(site["epsilon"]), limit, delta)
+    if final["sites"] and not any(any(site["metrics"].values()) for site in final["sites"].values()):
+        table.caption = "no site shows figures of its own (its file: disclosure: {own_figures: true})"
+        table.caption_justify = "left"
     table.add_section()
     table.add_row("all sites, pooled", *_figures(Metrics.model_validate(final["metrics"])), "", "", "")
     return table
