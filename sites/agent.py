@@ -30,7 +30,6 @@ from sites.notes import end_audit, note_accepted, note_refused
 from sites.outbox import Answer, Outbox
 from sites.progress import ProgressWriter
 from sites.round import Desk, Done, play, settle
-from sites.seats import forget_old_seats
 from sites.settings import Site
 from sites.uploads import can_send, learn_ticket
 from sites.verify import check_ticket, open_ticket
@@ -79,7 +78,6 @@ class Agent:
         Ledger(site.state, site=name, read_only=True).close()  # a broken chain is said at the start
         self.home = Belonging(site, store, now, lambda: self.gate.closed)
         self.outbox.forget_old()
-        forget_old_seats(site.state)
         self._busy = False
         self._said: tuple[bool, tuple[str, ...]] = (False, ())
         self._list_at = self._presence_at = 0.0

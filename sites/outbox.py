@@ -9,6 +9,7 @@ newer round of their run is answered.
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from tasks.secagg.messages import WHAT, SumTerms
 from tasks.secagg.onesum import Pledge, Pledges
 
 PAYLOAD = ".safetensors"  # also of masked words, which are none
+SUMS = "sums"  # folder of seats.py, beside the outbox
 KEEP_DAYS = 90  # an answer older than this is forgotten; the ledger still refuses to train for it again
 
 
@@ -96,14 +98,17 @@ class _Run(NamedTuple):
             updated=receipt.update is not None,
         )
         if answer.bound is not None:
-            self.bounds[answer.bound.sum.sha256] = answer.bound
+            sum_sha256 = answer.bound.sum.sha256
+            known = self.bounds.get(sum_sha256)
+            if known is None or known.pledge.survivors_sha256 is None:  # what was agreed to stays agreed
+                self.bounds[sum_sha256] = answer.bound
 
 
 class Outbox:
     """The folder of one site's answers."""
 
     def __init__(self, folder: Path):
-        self._folder = folder
+        self._folder, self._sums = folder, folder.parent / SUMS
         self._synced: set[Path] = set()  # folders whose names are durable
         self._runs: dict[str, _Run] = {}  # read from the folder once: a run has thousands of answers
         folder.mkdir(parents=True, exist_ok=True)
@@ -118,9 +123,13 @@ class Outbox:
             self._synced.add(path.parent)
         if payload is not None:
             write_durably(self._payload(answer.name), payload)
+        known = self._runs.pop(
+            answer.ticket.run, None
+        )  # should the write fail half way, the disk says what counts
         write_durably(path, answer.model_dump_json().encode(), folder_too=True)
-        if answer.ticket.run in self._runs:
-            self._runs[answer.ticket.run].add(answer)
+        if known is not None:
+            known.add(answer)
+            self._runs[answer.ticket.run] = known
         if payload is not None:
             self._drop_payloads(answer.ticket)
 
@@ -203,11 +212,17 @@ class Outbox:
         self._mark(name).touch()
 
     def forget_old(self) -> None:
-        """Remove answers of long ago."""
+        """Remove answers of runs for which nothing was done in a long time, and first their keys of secure sums.
+
+        Keys never outlive what the site has bound itself to under them.
+        """
         oldest = time.time() - KEEP_DAYS * 86400
-        for path in self._folder.glob("*/*"):
-            if path.stat().st_mtime < oldest:
-                path.unlink()
+        for run in {path.name for path in (*self._folder.glob("*"), *self._sums.glob("*")) if path.is_dir()}:
+            files = [*(self._folder / run).glob("*"), *(self._sums / run).glob("*")]
+            if max((path.stat().st_mtime for path in files), default=0.0) < oldest:
+                shutil.rmtree(self._sums / run, ignore_errors=True)
+                if not (self._sums / run).exists():
+                    shutil.rmtree(self._folder / run, ignore_errors=True)
 
     def _drop_payloads(self, ticket: Ticket) -> None:
         for path in self._folder.glob(f"{ticket.run}/*{PAYLOAD}"):
@@ -240,7 +255,10 @@ def _read(path: Path) -> Answer:
     try:
         return Answer.model_validate_json(path.read_bytes())
     except ValueError as exc:
-        raise FileError(f"{path} is damaged; restore it, or remove it: the ticket is then refused") from exc
+        raise FileError(
+            f"{path} is damaged; restore it. Or remove it, and sums/{path.parent.name} beside the outbox first: "
+            f"without this file the site does not know what it has bound itself to in secure sums"
+        ) from exc
 
 
 def write_durably(path: Path, data: bytes, folder_too: bool = False) -> None:

@@ -193,7 +193,7 @@ def _made_before(ticket: Ticket, outbox: Outbox) -> Done | None:
         update=receipt.update,
         payload=outbox.payload(answer),
         scores=receipt.scores,
-        bound=answer.bound,
+        bound=answer.bound,  # the outbox keeps what was agreed to since
         records=receipt.records,
     )
 

@@ -28,6 +28,8 @@ def work(job: ScoreJob, folder: Path, watch: Watch, began_at: float) -> Scored:
         return Scored(began_at=began_at, scores=Scores(metrics=Metrics(), statistics=None))
     scores = recipe.scores(given, x)
     if not np.isfinite(scores).all():
+        if job.study.secure_aggregation.on:  # a refusal would be a word on this site's records beside the sum
+            return Scored(began_at=began_at, scores=Scores(metrics=Metrics(), statistics=None))
         raise RefusedError(Code.NOT_FINITE, "scores are not finite")
     sums = metrics.statistics(scores, y)
     own = metrics.rounded(metrics.metrics(sums), job.decimals)

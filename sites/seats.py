@@ -7,21 +7,19 @@ to this site. A site that loses them sits out until the next setup.
 
 from __future__ import annotations
 
-import shutil
-import time
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
 
-from sites.outbox import KEEP_DAYS, write_durably
+from infra.keyfile import replace_private
+from sites.outbox import SUMS
 from tasks.contracts import Code, Message
 from tasks.errors import RefusedError
 from tasks.secagg.messages import Terms
 from tasks.secagg.relayed import Dealt
-from tasks.secagg.setup import Member, Seat, Verify, join, take_seat
+from tasks.secagg.setup import Member, Seat, Verify, join, signed, take_seat
 
-FOLDER = "sums"  # in the state folder
 MOST_SEATS = 1000  # of one run: a hub that asks for ever more keys fills no disk
 
 M = TypeVar("M", bound=Message)
@@ -31,7 +29,7 @@ class Seats:
     """The seats of one run at one site."""
 
     def __init__(self, state: Path, run: str):
-        self._folder = state / FOLDER / run
+        self._folder = state / SUMS / run
 
     def take(self, terms: Terms, site: str) -> Seat:
         """The seat of these terms: the one that was taken before, or a new one, on disk when this returns.
@@ -42,8 +40,6 @@ class Seats:
         known = self.find(terms.sha256)
         if known is not None:
             return known
-        if self._folder.exists() and sum(1 for _ in self._folder.glob("*.seat.json")) >= MOST_SEATS:
-            raise RefusedError(Code.SUM_REFUSED, f"the run has asked for {MOST_SEATS} sets of keys already")
         seat = take_seat(terms, site)
         self._keep(f"{terms.sha256}.seat.json", seat)
         return seat
@@ -68,22 +64,18 @@ class Seats:
                 )
             member = join(seat, dealt.cohort, dealt.announcements, dealt.dealings, verify)
             self._keep(name, member)
+        if not all(signed(a, site, a.signature, verify) for site, a in member.announcements.items()):
+            raise RefusedError(Code.SUM_REFUSED, "a member's keys are not approved here any more")
         return member
 
     def member(self, cohort_sha256: str) -> Member | None:
         return _read(self._folder / f"{cohort_sha256}.member.json", Member)
 
     def _keep(self, name: str, secret: Message) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_durably(self._folder / name, secret.model_dump_json().encode(), folder_too=True)
-
-
-def forget_old_seats(state: Path) -> None:
-    """Remove the keys of runs that nothing was done for in a long time."""
-    oldest = time.time() - KEEP_DAYS * 86400
-    for folder in (state / FOLDER).glob("*"):
-        if max((path.stat().st_mtime for path in folder.iterdir()), default=0.0) < oldest:
-            shutil.rmtree(folder, ignore_errors=True)
+        kind = name.rpartition(".json")[0].rpartition(".")[2]
+        if self._folder.exists() and sum(1 for _ in self._folder.glob(f"*.{kind}.json")) >= MOST_SEATS:
+            raise RefusedError(Code.SUM_REFUSED, f"the run has asked for {MOST_SEATS} sets of keys already")
+        replace_private(self._folder / name, secret.model_dump_json().encode())
 
 
 def _read(path: Path, model: type[M]) -> M | None:

@@ -180,6 +180,11 @@ class Study(Message):
                 "privacy mode distributed needs secure_aggregation: on, since each update by itself has only a share "
                 "of the noise; or use mode local"
             )
+        if self.secure_aggregation.bits == 32:
+            raise ValueError(
+                "privacy mode distributed needs words of 64 bits: 32 leave no room for the noise of many sites; "
+                "remove secure_aggregation.bits"
+            )
         if self.local != Local():
             raise ValueError(
                 "privacy mode distributed takes one step on all records in each round, of a size that follows from the "

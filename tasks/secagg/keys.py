@@ -30,6 +30,7 @@ from tasks.secagg.shamir import PRIME, to_bytes
 
 Kind = Literal["pair", "self"]
 _WIDE = 64  # bytes reduced to one coefficient: the bias is below 2^-256
+_PROBE = X25519PrivateKey.from_private_bytes(b"fedrounds: any scalar will do it")
 _NONCE = bytes(12)  # each sealing key seals one message
 
 
@@ -79,6 +80,15 @@ def agree(private: bytes, public: bytes) -> bytes:
         )
     except ValueError as exc:
         raise SecureSumError("a site announced a key of small order; leave that site out") from exc
+
+
+def is_sound(public: bytes) -> bool:
+    """False for the few public keys with which every agreement is the same (RFC 7748, section 6.1)."""
+    try:
+        _PROBE.exchange(X25519PublicKey.from_public_bytes(public))
+    except ValueError:
+        return False
+    return True
 
 
 def pair_seed(private: bytes, public: bytes, sum_sha256: str, sites: Sequence[str]) -> bytes:

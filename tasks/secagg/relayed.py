@@ -10,11 +10,20 @@ from __future__ import annotations
 import hashlib
 from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from tasks.contracts import Keys, Message, Name
 from tasks.errors import ContractError
-from tasks.secagg.messages import Announcement, Cohort, Consent, Dealing, Directory, Survivors, Terms
+from tasks.secagg.messages import (
+    MOST_SITES,
+    Announcement,
+    Cohort,
+    Consent,
+    Dealing,
+    Directory,
+    Survivors,
+    Terms,
+)
 
 MOST_RELAYED_BYTES = 64 * 2**20
 
@@ -54,7 +63,7 @@ class Agreed(Message):
     """For `open`: who has signed the list."""
 
     survivors: Survivors
-    consents: tuple[Consent, ...]
+    consents: tuple[Consent, ...] = Field(max_length=MOST_SITES)
 
 
 def open_relayed(raw: bytes | None, sha256: str, model: type[M]) -> M:

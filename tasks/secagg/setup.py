@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import os
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from pydantic import Field
 
@@ -225,7 +225,14 @@ def _fits(announcement: Announcement, terms: Terms, verify: Verify) -> bool:
         and announcement.site in terms.sites
         and len(announcement.pair_keys) == len(announcement.self_commitments) == 64 * terms.sums
         and signed(announcement, announcement.site, announcement.signature, verify)
+        and all(map(keys.is_sound, _public_keys(announcement)))
     )
+
+
+def _public_keys(announcement: Announcement) -> Iterator[bytes]:
+    yield bytes.fromhex(announcement.sealing_key)
+    for start in range(0, len(announcement.pair_keys), 64):
+        yield bytes.fromhex(announcement.pair_keys[start : start + 64])
 
 
 def _enough(sites: int, terms: Terms) -> None:

@@ -157,6 +157,19 @@ def test_a_second_list_of_one_round(attack):
     assert attack.ask(Operation.AGREE_SCORES, Listed(survivors=other)).refusal == Code.SUM_REFUSED
 
 
+def test_a_second_list_after_the_work_was_asked_again(attack):
+    """The same bytes are sent again, and what was agreed about them stays agreed; also for a new process."""
+    _, other = lists(attack)
+    again = attack.ask(Operation.EVALUATE, attack.relayed(3, "seated", Dealt))
+    assert again.update is not None
+
+    assert attack.ask(Operation.AGREE_SCORES, Listed(survivors=other)).refusal == Code.SUM_REFUSED
+
+    agents, site = attack.federation.agents, attack.federation.agents["north"].site
+    agents["north"] = attack.federation._agent(site)
+    assert attack.ask(Operation.AGREE_SCORES, Listed(survivors=other)).refusal == Code.SUM_REFUSED
+
+
 def test_a_list_of_too_few(attack):
     _, other = lists(attack)
     two = other.model_copy(update={"masked": dict(list(other.masked.items())[:2])})

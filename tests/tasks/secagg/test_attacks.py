@@ -390,6 +390,20 @@ def test_the_scores_of_a_round_are_a_sum_of_their_own():
             )
 
 
+@pytest.mark.parametrize("field", ["sealing_key", "pair_keys"])
+def test_a_site_with_a_key_that_fits_everybody_is_left_out_by_name(field):
+    """A key of small order would stop every other site's setup, or every one of its sums."""
+    world = World(rounds=1, attempts=1)
+    bad = world.sites["site-02"]
+    size = len(getattr(world.announcements["site-02"], field))
+    draft = world.announcements["site-02"].model_copy(update={field: "00" * (size // 2)})
+    signed = draft.model_copy(update={"signature": bad.sign(draft.canonical).hex()})
+
+    announcements = world.announcements | {"site-02": signed}
+    directory = setup.directory_of(world.terms, announcements.values(), world.verify)
+    assert set(directory.announced) == set(world.sites) - {"site-02"}
+
+
 def test_an_attempt_that_was_left_behind_stays_closed():
     """The hub gives up attempt 1, sums attempt 2, and then comes back with a list of attempt 1."""
     world = World(sites=4)
