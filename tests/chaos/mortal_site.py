@@ -18,7 +18,7 @@ def main(config: str, point: str) -> int:
     from sites.outbox import Outbox
 
     armed = Armed(Path(point))
-    opened, written = loop.open_store, outbox.write_durably
+    opened, written = loop.store_of, outbox.write_durably
 
     def open_mortal(*args: Any, **kwargs: Any) -> MortalStore:
         return MortalStore(opened(*args, **kwargs), SITE_KEYS, armed)
@@ -27,7 +27,7 @@ def main(config: str, point: str) -> int:
         payload = path.suffix == ".safetensors"
         (armed.around("payload kept", written) if payload else written)(path, *args, **kwargs)
 
-    loop.open_store = open_mortal  # type: ignore[assignment]
+    loop.store_of = open_mortal  # type: ignore[assignment]
     outbox.write_durably = write
     ledgerfile.write_head = armed.around("ledger head", ledgerfile.write_head)
     for owner, method, name in (
