@@ -79,7 +79,7 @@ def _ledger(world: World, site: str, rows: list[Row]) -> Iterable[str]:
     left = {
         (int(key.removeprefix(prefix)[:5]), hashlib.sha256(world.hub.store.get(key) or b"").hexdigest())
         for key in world.hub.store.list(prefix)
-        if key.endswith("update.safetensors")
+        if key.endswith(("-train/update.safetensors", "-train/update.masked"))
     }
     charged = [row.entry.round for row in rows if row.state == "charged"]
     if sorted(charged) != sorted(round_ for round_, _ in left):

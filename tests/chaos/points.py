@@ -38,7 +38,7 @@ HUB_KEYS = {  # what the hub writes, in the order in which a run does so first
 }
 SITE_KEYS = {
     "progress": re.compile(r".*/progress\.json"),
-    "update": re.compile(r".*/update\.safetensors"),
+    "update": re.compile(r".*-train/update\.(safetensors|masked)"),
     "receipt": re.compile(r".*/receipt\.json"),
 }
 SITE_STEPS = ("reserve", "charge", "payload kept", "keep", "delivered", "ledger head", "audit secure")
