@@ -48,7 +48,7 @@ from sites.workplace import Workplace
 from tasks import layout
 from tasks.bands import band, public_units
 from tasks.contracts import WORK, Band, Card, Code, Operation, Scores, Spent, Ticket, Update
-from tasks.errors import RefusedError
+from tasks.errors import ContractError, RefusedError
 from tasks.privacy.events import GaussianEvent
 from tasks.privacy.shared import mechanism_of
 from tasks.study import Study
@@ -137,7 +137,7 @@ def play(ticket: Ticket, desk: Desk) -> Done:
                 ticket,
                 study,
                 survey.units,
-                sum(math.prod(shape) for shape in form_of(given).values()),
+                _numbers(given),
                 dataset=dataset,
                 site=desk.site,
                 ledger=ledger,
@@ -269,6 +269,14 @@ def _score(task: Task, site: Site, workplace: Workplace) -> Done:
     masked = task.hiding.mask_statistics(scored.scores.statistics, workplace)
     own = Scores(metrics=scored.scores.metrics) if site.settings.disclosure.own_figures else None
     return _sealed(masked, None)._replace(scores=own, first_line_at=scored.began_at)
+
+
+def _numbers(given: bytes) -> int:
+    """How many numbers a set of parameters has. Raises RefusedError: bad_ticket: they are none."""
+    try:
+        return sum(math.prod(shape) for shape in form_of(given).values())
+    except ContractError as exc:
+        raise RefusedError(Code.BAD_TICKET, f"the hub's parameters cannot be read: {exc}") from exc
 
 
 def _summing(ticket: Ticket, study: Study, standing: Standing, desk: Desk) -> Summing:

@@ -8,6 +8,7 @@ naming the line of an error is infra/yamlfile.py's work.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Collection
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
@@ -144,6 +145,15 @@ class Study(Message):
     evaluation: Evaluation = Evaluation()
     schedule: Schedule | None = None
     seed: int = Field(default=0, ge=0, lt=2**63)
+
+    @field_validator("recipe_settings")
+    @classmethod
+    def _finite(cls, value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(value, allow_nan=False, default=str)
+        except ValueError as exc:
+            raise ValueError("recipe_settings has a number that is not finite; correct it") from exc
+        return value
 
     @model_validator(mode="after")
     def _possible(self) -> Study:

@@ -36,6 +36,9 @@ class Stage(NamedTuple):
     def orphans(self) -> list[int]:
         return []
 
+    def views(self, _records: object) -> tuple[str, ...]:
+        return ()  # neither Prefect nor MLflow looks on
+
 
 def played(folder: Path, s3_server, s3_url: str, seed: int, share: float) -> tuple[Stage, set[str]]:
     """A whole run through the proxy; returns what there is to judge, and what kinds of requests were disturbed."""
