@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import pytest
@@ -31,7 +33,7 @@ class Stage(NamedTuple):
     hub: Hub  # with an honest way to the store
     study: Study
     run: str
-    touched: frozenset[str] = frozenset()
+    lost: Mapping[str, int] = MappingProxyType(dict.fromkeys(SITES, 0))
 
     def orphans(self) -> list[int]:
         return []
