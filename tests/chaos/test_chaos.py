@@ -1,4 +1,4 @@
-"""Thirty faults of the chaos table in the normal suite; all of them, at random times: `make chaos`."""
+"""Faults of the chaos table in the normal suite; all of them, at random times: `make chaos`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,6 @@ FAULTS = {
     SERVERS: [
         "hub: kill before put registered",
         "mlflow: paused",
-        "prefect + mlflow: kill -9 both",
         "hub's servers: disk full",
     ],
     NETWORK: [
