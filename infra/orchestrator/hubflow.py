@@ -58,10 +58,10 @@ class HubFlow(Flow[P, R]):
         except Exception as exc:
             if call.error is not None:
                 raise call.error from None
-            if not isinstance(exc, HTTPError):
-                raise
+            if call.begun and not isinstance(exc, HTTPError):
+                raise  # else it is Prefect's own, whatever it wraps it in: our function has not begun
             log.warning("Prefect does not answer (%s); %s goes on without it", type(exc).__name__, self.name)
-            return call.value if call.done else self._play(*args, **kwargs)  # not done, no error: never begun
+            return call.value if call.done else self._play(*args, **kwargs)
         finally:
             _call.reset(token)
 
@@ -73,6 +73,7 @@ class HubFlow(Flow[P, R]):
 class _Call:
     """How far one call of a flow came, whatever Prefect's engine made of it."""
 
+    begun = False
     done = False
     value: Any = None
     error: BaseException | None = None
@@ -85,6 +86,7 @@ def _watched(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def watched(*args: P.args, **kwargs: P.kwargs) -> Any:
         call = _call.get() or _Call()  # none where a worker's engine began the flow
+        call.begun = True
         try:
             call.value = value = function(*args, **kwargs)
         except RunCancelledError as exc:

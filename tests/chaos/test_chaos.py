@@ -41,6 +41,7 @@ FAULTS = {
     SERVERS: [
         "hub: kill before put registered",
         "mlflow: paused",
+        "prefect + mlflow: kill -9 both",
         "hub's servers: disk full",
     ],
     NETWORK: [

@@ -112,7 +112,7 @@ def crashing_study() -> Study:
     return Study.model_validate(terms | {"recipe": "crashing.recipe:Recipe"})
 
 
-def test_an_agent_is_quick_light_listens_nowhere_and_stops_when_told(start, recipe, tmp_path):
+def test_an_agent_is_light_listens_nowhere_and_stops_when_told(start, recipe, tmp_path):
     """The whole life of one process; one test, since its template takes seconds to import torch."""
     for name in ("sites", "tasks", "torch"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the working folder was imported')\n")
@@ -120,17 +120,12 @@ def test_an_agent_is_quick_light_listens_nowhere_and_stops_when_told(start, reci
     given = running.hub.publish(study)
     idle = running.process.memory_info().rss  # it has shown itself, and waits
     first = running.answer(running.hub.ticket(study, given))
-    waits = []
     for r in range(2, 9):
-        ticket = running.hub.ticket(study, given, round=r)
-        sent = time.time()
-        receipt = running.answer(ticket)
-        waits.append(receipt.first_line_at - sent + time.time() - receipt.delivered_at)
+        running.answer(running.hub.ticket(study, given, round=r))
     scores = running.answer(running.hub.ticket(study, given, round=8, operation=Operation.EVALUATE)).scores
 
     assert first.update is not None
     assert scores.statistics is not None
-    assert sorted(waits)[len(waits) // 2] < 0.5  # 0.03 on a quiet machine; benchmarks say more
     assert idle < 60e6
     assert running.process.memory_info().rss < 66e6
     mapped = Path(f"/proc/{running.process.pid}/maps").read_text()
