@@ -41,6 +41,20 @@ def propose(hub: Hub, study: Study) -> Proposal:
     return wanted
 
 
+def approved_version(hub: Hub, study: Study) -> Proposal:
+    """The version that the sites were asked to approve last; proposed now where it is another one.
+
+    A run goes on with the members that it was approved with: a site that enrols meanwhile, or has new keys, makes
+    nobody wait for anybody's approval.
+    """
+    known = hub.read(layout.proposal_key(study.name), Proposal)
+    same = known is not None and (known.study_sha256, known.recipe_sha256) == (
+        study.sha256,
+        recipe_sha256(study.recipe),
+    )
+    return known if known is not None and same else propose(hub, study)
+
+
 def _members(hub: Hub, study: Study) -> dict[str, Keys]:
     """Whose keys count in the study's secure sums: sites that have enrolled. Others join by an approval anew."""
     if not study.secure_aggregation.on:

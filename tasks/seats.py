@@ -23,7 +23,7 @@ from tasks.dispatch import ask_again, dispatch
 from tasks.errors import SecureSumError
 from tasks.follow import Answer, Follower
 from tasks.plan import RoundPlan
-from tasks.propose import propose
+from tasks.propose import approved_version
 from tasks.quorum import too_few
 from tasks.registry import site_card
 from tasks.relay import Relayed, find_relayed, point, read_relayed, relay
@@ -88,14 +88,21 @@ def _of_before(hub: Hub, plan: RoundPlan) -> Relayed | None:
 
 
 def _could_join(hub: Hub, plan: RoundPlan, site: str) -> bool:
-    """True where a site that has no keys yet shows itself, is not paused, and has approved the study."""
+    """True where a site without a seat shows itself, is not paused, and is one that all have approved, as it has."""
     presence = presence_of(hub, site)
     return (
         presence is not None
         and not presence.paused
         and hub.now() - presence.at <= SILENT_S
+        and _is_member(hub, site, approved_version(hub, plan.study).members)
         and approval_of(hub, plan.manifest) in presence.approved
     )
+
+
+def _is_member(hub: Hub, site: str, members: Mapping[str, Keys]) -> bool:
+    """True where a site still has the keys that the sites have approved each other by."""
+    card, known = site_card(hub, site), members.get(site)
+    return card is not None and known is not None and card.public_key == known.public_key
 
 
 def _set_up(hub: Hub, plan: RoundPlan) -> tuple[Relayed, dict[str, Code]]:
@@ -103,10 +110,10 @@ def _set_up(hub: Hub, plan: RoundPlan) -> tuple[Relayed, dict[str, Code]]:
     run, study = plan.manifest.run, plan.study
     rounds = range(plan.round, study.rounds + 1)
     terms = study.secure_aggregation.seating(run, plan.manifest.study_sha256, plan.drawn, rounds)
-    proposal = propose(hub, study)
-    seating = Seating(terms=terms, members=proposal.members)
+    seating = Seating(terms=terms, members=approved_version(hub, study).members)
     where, seating = relay(hub, run, plan.round, "terms", seating)
-    heard = hear(hub, plan, Operation.ANNOUNCE, plan.asked, where, seating.terms.threshold)
+    known = tuple(site for site in plan.asked if _is_member(hub, site, seating.members))
+    heard = hear(hub, plan, Operation.ANNOUNCE, known, where, seating.terms.threshold)
     absent = {a.site: a.code for a in heard.values() if a.code is not None}
     try:
         announcements = {a.site: a for a in said(heard, Announcement)}
@@ -197,12 +204,6 @@ def verifier(hub: Hub, members: Mapping[str, Keys]) -> Callable[[str, bytes, byt
     """By the keys that the sites have approved each other by, as far as they still speak for their sites."""
 
     def verify(site: str, data: bytes, signature: bytes) -> bool:
-        card, known = site_card(hub, site), members.get(site)
-        return (
-            card is not None
-            and known is not None
-            and card.public_key == known.public_key
-            and verified(known.public_key, data, signature)
-        )
+        return _is_member(hub, site, members) and verified(members[site].public_key, data, signature)
 
     return verify

@@ -12,14 +12,18 @@ from flows.studyfile import load_study_file
 from infra.errors import FileError
 from infra.hub import Hub
 from infra.store import open_store
+from simulation.approving import approve_everywhere
 from simulation.federation import Federation
+from sites.identity import own_card, own_identity
 from sites.ledger import Ledger
 from sites.settings import load_site
 from tasks import layout, parameters
+from tasks.card import publish_card
 from tasks.commit import load_records
 from tasks.contracts import Code, Metrics, Receipt, RoundRecord
 from tasks.errors import QuorumError
-from tasks.registry import site_card
+from tasks.propose import propose
+from tasks.registry import admit, revoke, site_card
 from tasks.sealed import open_from_site
 from tests.federation import Tampering, a_study, write_site
 
@@ -335,3 +339,31 @@ def test_a_site_that_comes_later_gets_a_seat_of_its_own(tmp_path):
 
     assert cohorts[0] == FOUR[:3]
     assert cohorts[-1] == FOUR
+
+
+def test_a_site_that_enrols_during_a_run_makes_nobody_wait(tmp_path):
+    """It takes part when the study was published and approved anew; until then the others go on as they were."""
+    federation = four(tmp_path)
+    hub, study = federation.hub, secure(rounds=3)
+    west = federation.agents["west"].site
+    revoke(hub, "west", "not enrolled yet")
+    publish_card(hub)
+    before = propose(hub, study)
+    waits = federation.wait
+
+    def wait(seconds):
+        waits(seconds)
+        if load_records(hub, "toy-1") and site_card(hub, "west") is None:
+            admit(hub, own_card(own_identity("west", west.state)))
+            federation.agents["west"] = federation._agent(west)
+            approve_everywhere([west], study, before)
+            federation._ahead += 20  # it shows itself
+
+    federation.hub = hub.with_clock(federation.now, wait)
+    federation.run(study, "toy-1")
+
+    assert "west" not in before.members
+    assert propose(hub, study).members.keys() == set(FOUR)  # what a new `study publish` would ask
+    records = load_records(hub, "toy-1")
+    assert [record.cohort for record in records] == [FOUR[:3]] * 3
+    assert records[-1].sites["west"].code == Code.NO_SEAT
