@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import struct
 from typing import Literal, NamedTuple
 
 from sites.job import Masked as JobDone
 from sites.job import MaskJob
 from sites.outbox import Bound
-from sites.payload import form_of, read_tensors
+from sites.payload import read_tensors
 from sites.sums import Summing
 from sites.workplace import Workplace
 from tasks.contracts import STATISTICS, Code, Operation, Ticket
-from tasks.errors import ContractError, RefusedError
+from tasks.errors import RefusedError
 from tasks.secagg.keys import MaskSeeds
 from tasks.secagg.messages import SumTerms
 from tasks.study import Study
@@ -71,19 +70,15 @@ class Hiding(NamedTuple):
         return Masked(payload, self.summing.bind(self.sum, hashlib.sha256(payload).hexdigest()))
 
 
-def hide(summing: Summing, ticket: Ticket, study: Study, given: bytes) -> Hiding:
-    """How the answer to a ticket on these parameters will be hidden.
+def hide(summing: Summing, ticket: Ticket, study: Study, numbers: int) -> Hiding:
+    """How the answer to a ticket will be hidden; `numbers`: of the parameters.
 
     Raises:
-        RefusedError: sum_refused: this site has no keys for it, or they have hidden another vector; bad_ticket.
+        RefusedError: sum_refused: this site has no keys for it, or they have hidden another vector.
     """
     secure = study.secure_aggregation
     if ticket.operation == Operation.EVALUATE:
         sum_, seeds, sites = summing.seeds("scores", STATISTICS)
         return Hiding(summing, sum_, seeds, LARGEST_COUNT, sites)
-    try:
-        length = sum(math.prod(shape) for shape in form_of(given).values())
-    except ContractError as exc:
-        raise RefusedError(Code.BAD_TICKET, f"the hub's parameters cannot be read: {exc}") from exc
-    sum_, seeds, sites = summing.seeds("update", length)
+    sum_, seeds, sites = summing.seeds("update", numbers)
     return Hiding(summing, sum_, seeds, secure.largest, sites)

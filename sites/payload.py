@@ -25,6 +25,11 @@ Form = dict[str, tuple[int, ...]]
 """Shapes by name."""
 
 
+def numbers_of(form: Form) -> int:
+    """How many numbers arrays of these shapes have."""
+    return sum(math.prod(shape) for shape in form.values())
+
+
 class Tensors(NamedTuple):
     """An update's form, and where its numbers begin."""
 
@@ -33,7 +38,7 @@ class Tensors(NamedTuple):
 
     @property
     def numbers(self) -> int:
-        return sum(math.prod(shape) for shape in self.form.values())
+        return numbers_of(self.form)
 
 
 def read_tensors(raw: bytes) -> Tensors:
@@ -47,7 +52,7 @@ def read_tensors(raw: bytes) -> Tensors:
         raise ContractError(f"{len(raw)} bytes that are no safetensors")
     header = raw[8 : 8 + size]
     form = _form(header)
-    numbers = sum(math.prod(shape) for shape in form.values())
+    numbers = numbers_of(form)
     if len(raw) != 8 + size + 4 * numbers or header != _canonical(form):
         raise ContractError(
             f"{len(raw)} bytes of safetensors that hold more, or are spelled otherwise, than tensors"

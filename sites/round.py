@@ -10,7 +10,6 @@ sends it.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable
 from contextlib import closing
 from typing import NamedTuple
@@ -26,7 +25,7 @@ from sites.ledger import Ledger
 from sites.mailbox import Mailbox
 from sites.notes import note_charged, note_read, note_reserved
 from sites.outbox import Answer, Bound, Outbox
-from sites.payload import WORD_BYTES, form_of
+from sites.payload import WORD_BYTES, form_of, numbers_of
 from sites.policy import (
     Facts,
     approve,
@@ -117,8 +116,9 @@ def play(ticket: Ticket, desk: Desk) -> Done:
         return again
     given = _parameters(ticket, desk)
     check_bound(len(given), standing.in_force[study.name])
+    numbers = _numbers(given)
     hiding = (
-        hide(summing, ticket, study, given) if study.secure_aggregation.on else None
+        hide(summing, ticket, study, numbers) if study.secure_aggregation.on else None
     )  # before rows are read
 
     with _workplace(ticket, desk) as workplace:
@@ -137,7 +137,7 @@ def play(ticket: Ticket, desk: Desk) -> Done:
                 ticket,
                 study,
                 survey.units,
-                _numbers(given),
+                numbers,
                 dataset=dataset,
                 site=desk.site,
                 ledger=ledger,
@@ -274,7 +274,7 @@ def _score(task: Task, site: Site, workplace: Workplace) -> Done:
 def _numbers(given: bytes) -> int:
     """How many numbers a set of parameters has. Raises RefusedError: bad_ticket: they are none."""
     try:
-        return sum(math.prod(shape) for shape in form_of(given).values())
+        return numbers_of(form_of(given))
     except ContractError as exc:
         raise RefusedError(Code.BAD_TICKET, f"the hub's parameters cannot be read: {exc}") from exc
 

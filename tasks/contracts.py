@@ -1,4 +1,4 @@
-"""The whole wire format: everything that hub and sites can say to each other.
+"""The wire format: what hub and sites can say to each other. Parts of secure sums: secagg/messages.py, relayed.py.
 
 Every message is a frozen, closed pydantic model; unknown fields, wrong types
 and non-finite numbers are refused. Nothing executable can be expressed. How a
@@ -232,10 +232,9 @@ class Ticket(Message):
     operation: Operation
     parameters_key: str = Field(max_length=300)
     parameters_sha256: Sha256
-    relayed_key: str | None = Field(
-        default=None, max_length=300, exclude_if=_empty
-    )  # of a secure sum: what the
-    relayed_sha256: Sha256 | None = Field(default=None, exclude_if=_empty)  # hub passes on from all sites
+    # of a secure sum: where what the hub passes on from all sites lies, and its digest
+    relayed_key: str | None = Field(default=None, max_length=300, exclude_if=_empty)
+    relayed_sha256: Sha256 | None = Field(default=None, exclude_if=_empty)
     nonce: str = Field(pattern=r"^[0-9a-f]{32}$")
     issued_at: float
     expires_at: float

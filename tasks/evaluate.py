@@ -16,7 +16,7 @@ from infra.orchestrator import step
 from tasks import metrics
 from tasks.aggregate import Candidate
 from tasks.contracts import STATISTICS, Metrics, Scores, Ticket
-from tasks.errors import QuorumError
+from tasks.errors import SecureSumError
 from tasks.follow import Again, Answer, Follower, follow_all, never
 from tasks.masked import check_masked
 from tasks.plan import RoundPlan
@@ -71,8 +71,8 @@ def _sum(hub: Hub, plan: RoundPlan, candidate: Candidate, seats: Seats, answers:
     good = {a.site: a for a in (check_masked(hub, sum_, answer) for answer in answers) if a.ok}
     try:
         total = add_up(hub, plan, seats, sum_, good, (candidate.key, candidate.sha256))
-    except QuorumError as exc:
-        log.warning("no pooled figures: %s", str(exc).partition(" Nothing")[0])
+    except SecureSumError as exc:
+        log.warning("round %d: no pooled figures: %s", plan.round, exc)
         return Metrics()
     statistics = tuple(total.words.astype(np.int64).tolist())
     return metrics.metrics(statistics) if metrics.is_well_formed(statistics) else Metrics()

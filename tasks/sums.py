@@ -80,7 +80,10 @@ def open_updates(
     raw = load_parameters(hub, plan.manifest, plan.base_key, plan.base_sha256)
     sum_ = update_sum(plan, seats, parameters.from_bytes(raw))
     good = {site: answer for site, answer in collected.answers.items() if answer.ok}
-    total = add_up(hub, plan, seats, sum_, good)
+    try:
+        total = add_up(hub, plan, seats, sum_, good)
+    except SecureSumError as exc:
+        raise too_few(hub, plan, len(good), {}, why=f"secure sum of update: {exc}") from exc
     late = {site: good[site]._replace(code=Code.TOO_LATE) for site in good if site not in total.sites}
     return collected._replace(answers=collected.answers | late), total
 
@@ -99,12 +102,9 @@ def add_up(
     that the sum is of; by default those that the round starts from.
 
     Raises:
-        QuorumError: too few sites are there to agree or to open; the round waits, and nothing is lost.
+        SecureSumError: too few sites are there to agree or to open; the same call goes on when they are back.
     """
-    try:
-        survivors, masks = _open(hub, plan, seats, sum_, answers, about)
-    except SecureSumError as exc:
-        raise too_few(hub, plan, len(answers), {}, why=f"secure sum of {sum_.what}: {exc}") from exc
+    survivors, masks = _open(hub, plan, seats, sum_, answers, about)
     terms, cohort = seats.dealt.cohort.terms, seats.dealt.cohort
     parts = {part: _total(hub, answers, survivors, part, seeds, sum_) for part, seeds in masks.items()}
     summed = Summed(

@@ -7,7 +7,7 @@ Commands and JSON to read, pipe or keep; nothing here contacts a server, except
 from __future__ import annotations
 
 import json
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 from infra.access.policies import Place, Policy, bucket_policy, site_policy
 from infra.errors import StoreError
@@ -15,7 +15,6 @@ from infra.store.s3client import Address
 from infra.store.s3errors import code_of, telling
 
 Kind = Literal["aws", "ceph", "garage", "s3-bucket-policy"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 NOT_KEPT_APART = (
     "Garage gives a key the whole bucket or nothing: it knows no prefixes. Each site's key can then read, "
     "overwrite and remove every object, other sites' and the hub's among them. It can forge none: all are "

@@ -4,7 +4,7 @@ A site clips before it masks, so that a wrong label, a wrong unit or a poisoned
 file moves the mean by no more than any other site could. Where the hub sees
 single updates it clips as well, and need not believe anybody. A sum cannot be
 looked into: a site that runs other code can pass the bound there, and what a
-group of sites sums to is then the only thing to judge (groups.py).
+group of sites sums to is then the only thing to judge (grouped.py).
 """
 
 from __future__ import annotations

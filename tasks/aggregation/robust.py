@@ -1,7 +1,7 @@
 """Rules that a minority of wrong updates cannot lead far away. They look at every update.
 
 Where updates are only seen as sums these rules combine the sums of groups
-(groups.py). A weight says how many sites an update stands for. Less than half
+(grouped.py). A weight says how many sites an update stands for. Less than half
 of the weight may be wrong; how far that bends each rule, and on real records,
 is in docs/robustness.md.
 """

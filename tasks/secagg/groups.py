@@ -120,7 +120,7 @@ def checkable(sites: int, min_cohort: int) -> bool:
 
 
 def check_groups(groups: Groups, sites: Sequence[str], min_cohort: int) -> None:
-    """Refuse a design that is not safe: what a site asks before it masks for one, whoever drew it.
+    """Refuse a design that is not safe, whoever drew it. Rounds use disjoint groups, which need no such check.
 
     Raises:
         SecureSumError: a site that is not of the round, in no group or in one twice, or a combination of sums

@@ -26,7 +26,7 @@ STUDY = secure(rounds=3)
 
 
 class Attack:
-    """A federation after two of three rounds, and its hub in the wrong hands."""
+    """A federation after a run of three rounds, and its hub in the wrong hands."""
 
     def __init__(self, folder):
         self.federation = four(folder)

@@ -1,6 +1,6 @@
 """What goes wrong in a run, as rows of the table: which component, which fault, at which time.
 
-One fault or a pair in each run; what each does is in plays.py. Times, sites and
+One fault or a pair in each run; what each does is in plays.py and outages.py. Times, sites and
 passages are drawn, so that a seed fixes a table.
 """
 

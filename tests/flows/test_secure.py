@@ -367,3 +367,21 @@ def test_a_site_that_enrols_during_a_run_makes_nobody_wait(tmp_path):
     records = load_records(hub, "toy-1")
     assert [record.cohort for record in records] == [FOUR[:3]] * 3
     assert records[-1].sites["west"].code == Code.NO_SEAT
+
+
+def test_figures_that_cannot_be_opened_stop_no_round(tmp_path):
+    """Two of four are lost between their scores and the list: the model is there, its figures are not, nothing is paused."""
+    gone: list[bool] = []
+
+    def rule(key, data):
+        if key.startswith("sites/west/out/toy-1/") and "-agree_scores/" in key:
+            gone.append(True)
+        return None if gone and key.startswith(("sites/west/out/", "sites/south/out/")) else data
+
+    federation = four(tmp_path, rule)
+    federation.run(secure(rounds=1), "toy-1")
+
+    assert gone
+    assert last(federation.hub, "toy-1").metrics == Metrics()
+    assert last(federation.hub, "toy-1").cohort == FOUR
+    assert federation.hub.store.get(layout.paused_key("toy-1")) is None

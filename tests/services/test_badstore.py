@@ -20,7 +20,7 @@ from tasks.study import Study
 from tests.chaos.invariants import violations
 from tests.federation import SITES, a_study, write_site
 from tests.services.badstore import bad_store
-from tests.services.storefaults import FAULTS, often
+from tests.services.storefaults import often
 from tests.services.ways import through
 
 pytestmark = [pytest.mark.s3, pytest.mark.slow]
@@ -90,4 +90,4 @@ def test_a_study_survives_a_very_bad_store(tmp_path, s3_server, s3_url, seed):
     stage, disturbed = played(tmp_path, s3_server, s3_url, seed, share=0.33)
 
     assert violations(stage) == []
-    assert disturbed <= FAULTS.keys()
+    assert disturbed >= {"GET", "LIST", "PUT"}
