@@ -76,9 +76,12 @@ def _own(job: PlanJob, target: float, delta: float) -> _Price:
 def _shared(job: PlanJob, _target: float, delta: float) -> _Price:
     """A share of the noise is added here; against whom the ledger counts is the site's policy."""
     run = mechanism_of(job.study, job.dimension)
-    shares = {"hub": run.sites, "hub_with_missing": run.sites - run.missing, "all_others": 1}
+    surely = (
+        run.sites - job.study.may_be_lost
+    )  # shares of noise that are in every sum, whatever the hub says of others
+    shares = {"hub": surely, "hub_with_missing": run.sites - run.missing, "all_others": 1}
     before = len(job.released)
-    seen = [run.views(delta, steps=before + r) for r in range(1, job.rounds_left + 1)]
+    seen = [run.views(delta, delivered=surely, steps=before + r) for r in range(1, job.rounds_left + 1)]
     return _Price(
         event_against(run, shares[job.charge]),
         tuple(v.hub_with_missing for v in seen),

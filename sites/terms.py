@@ -88,7 +88,7 @@ def _against(study: Study, site: Site) -> Iterator[str]:
     from tasks.privacy.shared import mechanism_of
 
     run = mechanism_of(study, 1)
-    seen = run.views(study.privacy.delta or 0.0)
+    seen = run.views(study.privacy.delta or 0.0, delivered=run.sites - study.may_be_lost)
     charged = seen._asdict()[site.settings.policy.charge]
     yield (
         f"    each of {run.sites} sites adds a share of the noise; epsilon against the hub {seen.hub:.3g}, against the "

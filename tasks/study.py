@@ -205,9 +205,9 @@ class Study(Message):
                 "privacy mode distributed adds gradients that are clipped already; remove aggregation, or use mode "
                 "local"
             )
-        if not self._may_be_lost <= self.missing <= self.asked / 2:
+        if not self.may_be_lost <= self.missing <= self.asked / 2:
             raise ValueError(
-                f"privacy.missing {self.missing}: expected at least the {self._may_be_lost} sites that may be missing "
+                f"privacy.missing {self.missing}: expected at least the {self.may_be_lost} sites that may be missing "
                 f"in a sum, and at most half of the {self.asked}; correct it, or raise secure_aggregation.threshold"
             )
 
@@ -234,10 +234,10 @@ class Study(Message):
     @property
     def missing(self) -> int:
         """In privacy mode distributed: how many sites may be lost or on the hub's side while the noise stays whole."""
-        return self._may_be_lost if self.privacy.missing is None else self.privacy.missing
+        return self.may_be_lost if self.privacy.missing is None else self.privacy.missing
 
     @property
-    def _may_be_lost(self) -> int:
+    def may_be_lost(self) -> int:
         """How many sites may be missing in a sum: the others agree to no smaller one, whatever the quorum."""
         return self.asked - self.secure_aggregation.least(self.asked)
 

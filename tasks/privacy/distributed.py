@@ -170,6 +170,8 @@ def views(
         )
     slack = 2 * steps * lattice_slack(share, dimension)
     rest = delta - 4 * steps * math.exp(-_TAIL)
+    if rest <= 0:
+        raise PrivacyError(f"delta {delta:g} is too small for {steps} steps; 1e-5 is a good one")
 
     def one(shares: int) -> float:
         return epsilon_of(mu(word_sensitivity, share, shares, steps), rest) + slack

@@ -13,9 +13,7 @@ from tasks.privacy.events import GaussianEvent
 from tasks.secagg.messages import What
 from tasks.study import Study
 
-LATTICE = (
-    1e-9  # relative: what integers instead of real numbers could take from the noise, and far more than it
-)
+LATTICE = 2e-5  # relative: what integers instead of real numbers take from the noise is below 1e-5 up to 1e8 numbers
 
 
 def mechanism_of(study: Study, dimension: int) -> Mechanism:

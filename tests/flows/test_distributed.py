@@ -99,7 +99,9 @@ def test_a_receipt_says_epsilon_by_who_looks(played):
 
     assert last.epsilon == last.against.hub_with_missing == pytest.approx(1.0, rel=1e-3)
     assert last.epsilon <= 1.0 and last.against.missing == 1
-    assert last.against.hub < last.against.hub_with_missing < last.against.all_others
+    assert (
+        last.against.hub == last.against.hub_with_missing < last.against.all_others
+    )  # one may be lost, and is not seen
     assert [r.sites["east"].spent.epsilon for r in records] == sorted(
         {r.sites["east"].spent.epsilon for r in records}
     )
@@ -184,7 +186,8 @@ def test_the_sites_policy_says_which_epsilon_its_ledger_counts(charge):
     )
     planned = protect.work(job, Path(), lambda _: None, 0.0)
 
-    assert planned.epsilon_after == pytest.approx(getattr(planned.against[-1], charge), rel=1e-5)
+    assert planned.epsilon_after == pytest.approx(getattr(planned.against[-1], charge), rel=1e-4)
+    assert planned.epsilon_after >= getattr(planned.against[-1], charge)  # never less than is said
     assert planned.trajectory[-1] == pytest.approx(1.0, rel=1e-3)
 
 
