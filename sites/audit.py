@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Protocol
 
 from infra.errors import FileError, SealError
+from infra.keyfile import sync_folder
 from infra.signing import SigningKey, unseal
 from sites.auditevents import Decided, Event, Line, LogBegun, LogMended, note_decision
 from sites.chain import BrokenChainError, Head
@@ -65,7 +66,8 @@ class Audit:
         self._end, self._head = 0, Head.begin("audit", key.name)  # up to where this process has checked
         self.last_version: str | None = None  # of the last agent that was started
         self.decided: Decided = {}
-        self._signed: Head | None = signed_head(self._head_path, key.name, key.public_hex)
+        self._signed: Head | None = None  # the newest head that was seen
+        self._head_stamp: tuple[int, int] | None = None
         with self._locked() as fd:
             self._catch_up(fd)
 
@@ -116,6 +118,7 @@ class Audit:
 
     def _catch_up(self, fd: int) -> None:
         """Check what others, or an earlier process, have written since; begin the log where there is none."""
+        self._look_at_head()
         size = os.fstat(fd).st_size
         if size < self._end:
             raise BrokenChainError(f"{self.path} has become shorter; the log only grows", self._head.entries)
@@ -128,6 +131,20 @@ class Audit:
             self._write(fd, LogBegun(site=self._key.name, id=self._head.id))
         if torn:
             self._write(fd, LogMended(torn_bytes=torn))
+
+    def _look_at_head(self) -> None:
+        """Take over a head that another process has signed since. One that is gone or older changes nothing."""
+        try:
+            found = self._head_path.stat()
+        except FileNotFoundError:
+            return
+        stamp = found.st_ino, found.st_mtime_ns
+        if stamp == self._head_stamp:
+            return
+        head = signed_head(self._head_path, self._key.name, self._key.public_hex)
+        if self._signed is None or (head is not None and head.entries >= self._signed.entries):
+            self._signed = head
+        self._head_stamp = stamp
 
     def _read_on(self, fd: int, size: int) -> int:
         """Follow whole lines, a chunk at a time; returns how many bytes come after them that nobody has signed.
@@ -161,10 +178,12 @@ class Audit:
 
     def _set_aside(self, torn: bytes) -> None:
         """Nothing is destroyed: whoever wants to know what was there finds it."""
-        with self.path.with_name(TORN).open("ab") as file:
+        fd = os.open(self.path.with_name(TORN), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "ab") as file:
             file.write(torn + b"\n")
             file.flush()
             os.fsync(file.fileno())
+        sync_folder(self.path.parent)
 
     def _remember(self, raw: bytes) -> None:
         """What is asked of the log while the agent runs: its last version, and what people have decided."""

@@ -164,6 +164,40 @@ def test_a_torn_line_is_mended_and_said(tmp_path):
     assert verified(tmp_path, "north")[0].entries == 7
 
 
+@pytest.mark.parametrize("hand", ["changes a line", "cuts lines off"])
+def test_lines_that_another_process_has_signed_are_not_set_aside(tmp_path, hand):
+    """The agent runs while a command writes and signs: what that head covers is covered for the agent too."""
+    agent = an_audit(tmp_path)
+    agent.secure()
+    path = a_log(tmp_path)
+    raw = path.read_bytes()
+    whole = raw.splitlines(keepends=True)
+    changed = raw.replace(b'"ticket_ignored"', b'"ticket_ignorad"', 1)
+    path.write_bytes(changed if hand == "changes a line" else b"".join(whole[:-2]))
+
+    with pytest.raises(BrokenChainError):
+        agent.note(AgentStarted(version="1"))
+
+    path.write_bytes(raw)
+    agent.note(AgentStarted(version="1"))
+    assert events(tmp_path)[-1] == "agent_started"
+
+
+def test_a_head_that_is_put_back_or_taken_away_changes_nothing(tmp_path):
+    """A process that has seen the newer head goes on to know it."""
+    agent = an_audit(tmp_path)
+    agent.secure()
+    older = (tmp_path / HEAD).read_bytes()
+    path = a_log(tmp_path)
+    agent.note(AgentStarted(version="1"))  # it has seen the newer one
+    raw = path.read_bytes()
+    (tmp_path / HEAD).write_bytes(older)
+    path.write_bytes(raw[: raw.rindex(b"\n", 0, -1) + 1])
+
+    with pytest.raises(BrokenChainError):
+        agent.note(AgentStarted(version="1"))
+
+
 def torn_after_the_head(folder: Path) -> Path:
     """A power cut: of three lines since the last head the second is zeros, as disks leave them, and the third is whole."""
     path = a_log(folder)
