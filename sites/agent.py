@@ -229,6 +229,7 @@ class Agent:
     def _play(self, ticket: Ticket, progress: ProgressWriter) -> Done:
         try:
             check_ticket(ticket, self.now())
+            self._check_new(ticket)
             learn_ticket(self.mailbox.store, ticket)
             self.gate.check()
             self.cancelled.check(ticket.run, self.home.hub, self.now())
@@ -256,6 +257,20 @@ class Agent:
             raise RefusedError(Code.TRAINING_FAILED, str(exc)) from exc
         except Exception as exc:  # the loop outlives whatever one ticket does
             raise RefusedError(Code.TRAINING_FAILED, where(exc)) from exc
+
+    def _check_new(self, ticket: Ticket) -> None:
+        """Refuse a ticket whose masked answer has left, where this folder knows nothing of it. Raises RefusedError.
+
+        An answer is kept before it is sent, so this is an older copy of the state folder: another vector under the
+        same mask would show the difference of the two.
+        """
+        masked = ticket.relayed_key is not None and ticket.operation in WORK
+        if masked and self.mailbox.has_answer(ticket):
+            raise RefusedError(
+                Code.SUM_REFUSED,
+                "the store has an answer of this site that this state folder does not know: it is an older copy; "
+                "secure sums wait for the next setup of keys",
+            )
 
     def _watch(self, ticket: Ticket, progress: ProgressWriter, beat: Beat | None) -> None:
         """Called all the time while a job runs: the agent stays alive, and stops the job where it must."""

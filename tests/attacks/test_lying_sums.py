@@ -39,20 +39,28 @@ class Attack:
         assert found is not None
         return read_relayed(self.hub, found, model)
 
+    def ticket_fields(self, operation: Operation, round_: int) -> dict[str, object]:
+        """Of a ticket for north, but for its attempt."""
+        of = self.records[round_ - 2 if operation.work == Operation.TRAIN else round_ - 1]
+        seated = find_relayed(self.hub, RUN, round_, "seated")
+        assert seated is not None
+        return {
+            "run": RUN, "study": "toy", "study_sha256": STUDY.sha256,
+            "recipe_sha256": of.recipe_sha256, "site": "north", "round": round_,
+            "operation": operation, "parameters_key": of.parameters_key,
+            "parameters_sha256": of.parameters_sha256, "relayed_key": seated.key,
+            "relayed_sha256": seated.sha256, "nonce": secrets.token_hex(16),
+            "issued_at": self.hub.now(), "expires_at": self.hub.now() + 60,
+        }  # fmt: skip
+
     def ask(self, operation: Operation, message, round_: int = 3, **changes) -> Receipt:
         """What north answers to a ticket that passes `message` on."""
         raw = message.model_dump_json().encode() if message else b""
         digest = hashlib.sha256(raw).hexdigest()
         key = layout.sum_key(RUN, round_, "lie", digest)
         self.hub.store.put(key, raw)
-        of = self.records[round_ - 2 if operation.work == Operation.TRAIN else round_ - 1]
-        fields = {
-            "run": RUN, "study": "toy", "study_sha256": STUDY.sha256,
-            "recipe_sha256": of.recipe_sha256, "site": "north", "round": round_, "attempt": 1,
-            "operation": operation, "parameters_key": of.parameters_key,
-            "parameters_sha256": of.parameters_sha256, "relayed_key": key if message else None,
-            "relayed_sha256": digest if message else None, "nonce": secrets.token_hex(16),
-            "issued_at": self.hub.now(), "expires_at": self.hub.now() + 60,
+        fields = self.ticket_fields(operation, round_) | {
+            "relayed_key": key if message else None, "relayed_sha256": digest if message else None,
         }  # fmt: skip
         for attempt in range(20, 99):
             ticket = Ticket.model_validate(fields | {"attempt": attempt} | changes)
@@ -228,6 +236,23 @@ def test_an_honest_repetition_gives_the_same_answer(attack):
 
     assert attack.ask(Operation.AGREE_SCORES, listed).said is not None
     assert attack.ask(Operation.OPEN_SCORES, agreed).said is not None
+
+
+def test_a_state_folder_of_a_backup_masks_nothing_again(tmp_path):
+    """Restored as it was before a round whose vector has left: a second one under the same mask would tell."""
+    attack = Attack(tmp_path)
+    state = attack.federation.agents["north"].site
+    for path in (state.state / "outbox" / RUN).glob("00003-*"):
+        path.unlink()
+    restored = attack.federation._agent(state)
+    ticket = Ticket.model_validate(attack.ticket_fields(Operation.TRAIN, 3) | {"attempt": 1})
+    attack.hub.write_once_to(site_card(attack.hub, "north"), layout.ticket_key(ticket), ticket)
+    ring(attack.hub, "north")
+
+    restored.step()
+
+    answer = restored.outbox.find(layout.ticket_name(ticket))
+    assert answer is not None and answer.receipt.refusal == Code.SUM_REFUSED
 
 
 def test_new_members_need_a_new_approval(attack):
