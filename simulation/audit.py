@@ -32,8 +32,11 @@ from typing import TYPE_CHECKING, Any
 from flows.commands.options import add_dir, add_json, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from simulation.audited import Audited
     from simulation.inference import Membership
+    from sites.settings import Site
     from tasks.privacy.onerun import Finding, Readout
 
 ALARM = 1  # exit code
@@ -70,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         inferred = {s.settings.site: membership(audited.study, s, audited.parameters) for s in audited.sites}
     result = as_json(study.name, study.sha256, audited, found, inferred)
     _show(result, as_json=args.json)
-    _to_mlflow(args.dir, study.name, result)
+    _to_mlflow(args.dir, study.name, disclosed(result, sites))
     return ALARM if found.alarm else 0
 
 
@@ -102,6 +105,19 @@ def as_json(
             for site, one in found.sites.items()
         },
     }
+
+
+def disclosed(result: dict[str, Any], sites: Iterable[Site]) -> dict[str, Any]:
+    """What the hub may keep: no counts, and membership only as each site's own disclosure rule lets figures out."""
+    shown = dict(result["sites"])
+    for site in sites:
+        rule, name = site.settings.disclosure, site.settings.site
+        one = {key: value for key, value in shown[name].items() if key not in ("members", "strangers")}
+        few = shown[name]["strangers"] < rule.min_held_out
+        for key in ("membership_auc", "membership_error"):
+            one[key] = None if few or one[key] is None else round(one[key], rule.decimals)
+        shown[name] = one
+    return {**result, "sites": shown}
 
 
 def _readout(one: Readout) -> dict[str, float]:

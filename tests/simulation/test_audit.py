@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from simulation.audit import as_json
+from simulation.audit import as_json, disclosed
 from simulation.audited import run_audited, with_canaries
 from simulation.canaries import COLUMN, PARAMETER, WithCanaries, plant
 from simulation.inference import membership
-from sites.settings import load_site
+from sites.settings import Disclosure, load_site
 from sites.sources import read
 from tasks.errors import StudyError
 from tasks.learning import dp_sgd
@@ -62,6 +63,15 @@ def test_a_right_pipeline_is_not_accused(tmp_path):
     assert north["members"] + north["strangers"] == 120, "canaries are nobody's records"
     assert abs(north["membership_auc"] - 0.5) < 4 * north["membership_error"]
     assert json.loads(json.dumps(report)) == report
+
+    kept = disclosed(report, seen.sites)["sites"]["north"]  # by the hub
+    assert not {"members", "strangers"} & kept.keys()
+    assert kept["membership_auc"] == round(north["membership_auc"], 3)
+    strict = [
+        site.settings.model_copy(update={"disclosure": Disclosure(min_held_out=1000)}) for site in seen.sites
+    ]
+    shy = [replace(site, settings=settings) for site, settings in zip(seen.sites, strict, strict=True)]
+    assert disclosed(report, shy)["sites"]["north"]["membership_auc"] is None
 
 
 def test_persons_and_drawn_batches_are_audited_as_they_are(tmp_path):
