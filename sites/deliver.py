@@ -173,6 +173,7 @@ class Delivery:
         if self._audit is None:
             raise ContractError(f"not sent: {key}; it would leave without a line in the audit log")
         self._audit.note(BytesOut(key=key, bytes=len(data), sha256=_sha256(data)))
+        self._audit.secure()  # before the record, which is durable at once: neither is ever there alone for long
         record()
         self._announced.add((key, _sha256(data)))
 

@@ -24,4 +24,4 @@ def start_logging(state: Path, verbose: bool = False) -> None:
         handler.setFormatter(form)
         root.addHandler(handler)
     for noisy in ("botocore", "boto3", "urllib3", "s3transfer"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+        logging.getLogger(noisy).setLevel(logging.ERROR)  # a warning may quote an address with its signature
