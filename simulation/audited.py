@@ -20,7 +20,8 @@ import numpy as np
 
 from infra.hub import Hub
 from infra.store import open_store
-from infra.store.base import MESSAGE_BYTES, Store, Versioned
+from infra.store.base import MESSAGE_BYTES, Store
+from infra.store.through import Through
 from simulation.canaries import COLUMN, LOUD, PARAMETER, number_of, plant
 from simulation.federation import Federation
 from sites.settings import Site
@@ -55,32 +56,17 @@ class Audited(NamedTuple):
     parameters: Parameters
 
 
-class Heard:
+class Heard(Through):
     """A store that keeps a copy of each update that a site puts."""
 
     def __init__(self, inner: Store) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.updates: dict[str, bytes] = {}
 
     def put(self, key: str, data: bytes) -> None:
         if key.endswith(UPDATE):
             self.updates[key] = data
         self.inner.put(key, data)
-
-    def put_if_absent(self, key: str, data: bytes) -> bool:
-        return self.inner.put_if_absent(key, data)
-
-    def get(self, key: str, limit: int = MESSAGE_BYTES) -> bytes | None:
-        return self.inner.get(key, limit)
-
-    def get_if_changed(self, key: str, tag: str | None) -> Versioned | None:
-        return self.inner.get_if_changed(key, tag)
-
-    def list(self, prefix: str) -> list[str]:
-        return self.inner.list(prefix)
-
-    def delete(self, key: str) -> None:
-        self.inner.delete(key)
 
 
 def with_canaries(study: Study, count: int) -> Study:

@@ -15,7 +15,8 @@ import numpy as np
 
 from infra.hub import Hub
 from infra.store import open_store
-from infra.store.base import MESSAGE_BYTES, Store, Versioned
+from infra.store.base import Store
+from infra.store.through import Through
 from simulation.approving import approve_everywhere
 from simulation.federation import Federation
 from sites.settings import load_site
@@ -29,11 +30,12 @@ SITES = ("north", "east", "south")
 Rule = Callable[[str, bytes], bytes | None]
 
 
-class Tampering:
+class Tampering(Through):
     """A store whose writes pass through `rule(key, data)`: other bytes, or None to lose the object."""
 
     def __init__(self, store: Store, rule: Rule):
-        self.inner, self.rule = store, rule
+        super().__init__(store)
+        self.rule = rule
 
     def put(self, key: str, data: bytes) -> None:
         changed = self.rule(key, data)
@@ -43,18 +45,6 @@ class Tampering:
     def put_if_absent(self, key: str, data: bytes) -> bool:
         changed = self.rule(key, data)
         return True if changed is None else self.inner.put_if_absent(key, changed)
-
-    def get(self, key: str, limit: int = MESSAGE_BYTES) -> bytes | None:
-        return self.inner.get(key, limit)
-
-    def get_if_changed(self, key: str, tag: str | None) -> Versioned | None:
-        return self.inner.get_if_changed(key, tag)
-
-    def list(self, prefix: str) -> list[str]:
-        return self.inner.list(prefix)
-
-    def delete(self, key: str) -> None:
-        self.inner.delete(key)
 
 
 def a_study(**changes: Any) -> Study:

@@ -20,10 +20,11 @@ from urllib.parse import parse_qsl, urlsplit
 from botocore.exceptions import ClientError
 
 from infra.errors import StoreError, UploadClosedError
-from infra.store.base import MESSAGE_BYTES, AddressedStore, Store, Versioned, check_key
+from infra.store.base import AddressedStore, Store, check_key
 from infra.store.s3 import S3Store
 from infra.store.s3client import location_of, make_sender, read_address
 from infra.store.s3errors import status_of, telling
+from infra.store.through import Through
 
 SIGNATURE = frozenset(
     f"X-Amz-{name}"
@@ -39,7 +40,7 @@ class _Address(NamedTuple):
     once: bool
 
 
-class PresignedStore(AddressedStore):
+class PresignedStore(Through, AddressedStore):
     """Reads as `inner` does; writes what it has an address for (base.AddressedStore).
 
     Args:
@@ -58,7 +59,8 @@ class PresignedStore(AddressedStore):
         place: str = "the S3 store",
         now: Callable[[], float] = time.time,
     ):
-        self.inner, self._location, self._http, self._place, self._now = inner, location, send, place, now
+        super().__init__(inner)
+        self._location, self._http, self._place, self._now = location, send, place, now
         self._addresses: dict[str, _Address] = {}
         self._refused: dict[str, float] = {}  # addresses that the server takes no longer, with their end
 
@@ -92,15 +94,6 @@ class PresignedStore(AddressedStore):
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         return self._write(key, data, once=True)
-
-    def get(self, key: str, limit: int = MESSAGE_BYTES) -> bytes | None:
-        return self.inner.get(key, limit)
-
-    def get_if_changed(self, key: str, tag: str | None) -> Versioned | None:
-        return self.inner.get_if_changed(key, tag)
-
-    def list(self, prefix: str) -> list[str]:
-        return self.inner.list(prefix)
 
     def delete(self, key: str) -> None:
         raise UploadClosedError(

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from infra.store.base import MESSAGE_BYTES, Store, Versioned
+from infra.store.base import Store
+from infra.store.through import Through
 
 
 class Point(NamedTuple):
@@ -89,30 +90,22 @@ def arm(file: Path, point: Point) -> None:
     draft.replace(file)
 
 
-class MortalStore:
+class MortalStore(Through):
     """A store with a point before and after each write whose key is on the list."""
 
     def __init__(self, inner: Store, keys: dict[str, re.Pattern[str]], armed: Armed):
-        self._inner, self._keys, self._armed = inner, keys, armed
+        super().__init__(inner)
+        self._keys, self._armed = keys, armed
 
     def put(self, key: str, data: bytes) -> None:
-        self._armed.around(f"put {self._named(key)}", self._inner.put)(key, data)
+        self._armed.around(f"put {self._named(key)}", self.inner.put)(key, data)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        done: bool = self._armed.around(f"put {self._named(key)}", self._inner.put_if_absent)(key, data)
+        done: bool = self._armed.around(f"put {self._named(key)}", self.inner.put_if_absent)(key, data)
         return done
 
-    def get(self, key: str, limit: int = MESSAGE_BYTES) -> bytes | None:
-        return self._inner.get(key, limit)
-
-    def get_if_changed(self, key: str, tag: str | None) -> Versioned | None:
-        return self._inner.get_if_changed(key, tag)
-
-    def list(self, prefix: str) -> list[str]:
-        return self._inner.list(prefix)
-
     def delete(self, key: str) -> None:
-        self._armed.around(f"delete {self._named(key)}", self._inner.delete)(key)
+        self._armed.around(f"delete {self._named(key)}", self.inner.delete)(key)
 
     def _named(self, key: str) -> str:
         return next((name for name, form in self._keys.items() if form.match(key)), "other")
