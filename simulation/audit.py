@@ -2,15 +2,17 @@
 
 A thousand records that are nobody's are planted, each in by a fair coin; the
 study's own recipe, clipping, noise and site code run once; the command guesses
-from what left the sites which canaries were in. It prints a lower bound of
-epsilon, which must lie below the claim, and an alarm for noise, clipping or
-steps that are not what was accounted. Beside it: how well the final model's loss
-tells a site's records from held-out ones.
+from what the hub saw which canaries were in: each site's updates in privacy mode
+local, the opened sums in mode distributed. It prints a lower bound of epsilon,
+which must lie below the claim, and an alarm for noise, clipping or steps that are
+not what was accounted. Beside it: how well the final model's loss tells a site's
+records from held-out ones.
 
 For a staging machine or the people who hold the files: tables are copied into a
 temporary folder, with canaries in them, and removed. Budgets of real sites are
-not touched, no model is registered. The result goes to the study in MLflow where
-a hub was started in --dir. Exit code 1: the alarm rang.
+not touched, no model is registered; figures shown while it runs count canaries
+as records. The result goes to the study in MLflow where a hub was started in
+--dir. Exit code 1: the alarm rang.
 
 examples:
   fedrounds study audit examples/heart/study.yaml --sites-dir examples/heart
@@ -58,13 +60,19 @@ def run(args: argparse.Namespace) -> int:
 
     study = load_study_file(args.file)
     sites = sites_of(study, args.sites_dir)
+    from simulation.audited import run_audited, with_canaries
+
+    with_canaries(study, args.canaries)  # refuses what promises nothing, before anything is shown
     from flows.commands.foreground import view
-    from simulation.audited import run_audited
     from simulation.inference import membership
     from tasks.privacy.onerun import find
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    print(f"{args.canaries} canaries at {len(sites)} sites, {study.rounds} rounds", file=sys.stderr)
+    print(
+        f"{args.canaries} canaries at {len(sites)} sites, {study.rounds} rounds; the figures of this run are of "
+        f"records and canaries together, and its model is thrown away",
+        file=sys.stderr,
+    )
     with tempfile.TemporaryDirectory(prefix="fedrounds-audit-") as folder:
         audited = run_audited(
             study, sites, args.canaries, Path(folder), watch=lambda hub, name: view(hub, name, live=True)
@@ -85,6 +93,8 @@ def as_json(
         "study": study,
         "study_sha256": sha256,
         "alarm": found.alarm,
+        "mode": audited.study.privacy.mode,
+        "against": audited.against,
         "epsilon_claimed": max(audited.epsilon.values()),
         "delta": audited.delta,
         "epsilon_lower_bound": found.epsilon_lower_bound,
@@ -142,7 +152,8 @@ def _show(result: dict[str, Any], as_json: bool) -> None:
     Console().print(table)
     print(
         f"epsilon is at least {result['epsilon_lower_bound']:.2f} (95 % sure; {result['correct']} of "
-        f"{result['guesses']} guesses right), claimed is {result['epsilon_claimed']:.2f} at delta {result['delta']:g}"
+        f"{result['guesses']} guesses right), claimed is {result['epsilon_claimed']:.2f} at delta {result['delta']:g}, "
+        f"against {result['against']}"
     )
     if result["alarm"]:
         print("ALARM: canaries show more than the claim allows. Stop the study; see docs/privacy-audit.md")

@@ -1,9 +1,9 @@
-"""One run of a study with canaries in it, over local files: what an audit looks at.
+"""One run of a study with canaries in it, over local files.
 
 Hub and sites are the product's own, noise comes from the operating system. What
-leaves each site is heard on its way and opened with the hub's key: the view of
-a curious hub, and the most that anybody sees of a site. Everything lies in a
-folder of its own, without MLflow: no version of a model is made.
+an audit looks at of such a run is in observed.py: all that a curious hub sees of
+the sites. Everything lies in a folder of its own, without MLflow: no version of a
+model is made.
 """
 
 from __future__ import annotations
@@ -16,27 +16,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from infra.hub import Hub
 from infra.store import open_store
-from infra.store.base import MESSAGE_BYTES, Store
-from infra.store.through import Through
-from simulation.canaries import COLUMN, LOUD, PARAMETER, number_of, plant
+from simulation.canaries import LOUD, plant
 from simulation.federation import Federation
+from simulation.observed import Heard, canaries_of, claims, last_model, moved_by_site, moved_by_sums
 from sites.settings import Site
-from sites.sources import read
-from tasks import layout, parameters
 from tasks.begin import new_run_name
 from tasks.commit import load_records
 from tasks.errors import PrivacyError, StudyError
-from tasks.learning.split import held_out
-from tasks.parameters import Parameters
+from tasks.parameters import Parameters, flat
 from tasks.privacy.onerun import Canaries
-from tasks.registry import site_card
 from tasks.study import Study
 
-UPDATE = "/update.safetensors"
 RECIPE = "simulation.canaries:WithCanaries"
 
 
@@ -44,43 +35,32 @@ class Audited(NamedTuple):
     """A run with canaries.
 
     canaries: of each site that delivered; those among its held-out records are left out.
-    epsilon: what each of these sites says that the run has cost.
+    epsilon: what is claimed for each of these sites' people, against whom `against` says.
     study, sites, parameters: as they were run; the last parameters.
     """
 
     canaries: dict[str, Canaries]
     epsilon: dict[str, float]
+    against: str
     delta: float
     study: Study
     sites: list[Site]
     parameters: Parameters
 
 
-class Heard(Through):
-    """A store that keeps a copy of each update that a site puts."""
-
-    def __init__(self, inner: Store) -> None:
-        super().__init__(inner)
-        self.updates: dict[str, bytes] = {}
-
-    def put(self, key: str, data: bytes) -> None:
-        if key.endswith(UPDATE):
-            self.updates[key] = data
-        self.inner.put(key, data)
-
-
 def with_canaries(study: Study, count: int) -> Study:
-    """The study as it is audited: its recipe wrapped, all sites in every round, each update by itself.
+    """The study as it is audited: its recipe wrapped, all sites in every round; in mode local each update by itself.
 
     Raises:
-        StudyError: it promises nothing that could be audited, or shows no single update.
+        StudyError: it promises nothing that could be audited.
     """
-    if study.privacy.mode != "local":
+    if study.privacy.mode == "none":
         raise StudyError(
-            f"study {study.name!r} has privacy mode {study.privacy.mode}; an audit compares what leaves each site "
-            f"with what mode local promises"
+            f"study {study.name!r} has privacy mode none: it promises nothing that an audit could refute"
         )
-    left_out = {"schedule", "cohort", "grace", "asynchronous", "secure_aggregation"}
+    left_out = {"schedule", "cohort", "grace", "asynchronous"}
+    if study.privacy.mode == "local":
+        left_out.add("secure_aggregation")
     terms: dict[str, Any] = study.model_dump(mode="json", exclude=left_out)
     terms["aggregation"] = {"update_norm": study.aggregation.update_norm}  # what sites do of it
     length = LOUD * (study.privacy.clip_norm or 1.0)
@@ -127,19 +107,21 @@ def run_audited(
         raise PrivacyError(
             "no site delivered in every round: its canaries would prove nothing; see why it refused"
         )
-    sums = _sums(hub, heard, [site.settings.site for site in there])
-    last = hub.store.get(records[-1].parameters_key, MESSAGE_BYTES * 1000)
+    names, last = [site.settings.site for site in there], last_model(hub, run, records)
+    if audited.privacy.mode == "distributed":
+        moved = dict.fromkeys(names, moved_by_sums(hub, audited, run, records))
+        against = f"the hub, which sees sums of {min(len(record.cohort) for record in records)} sites"
+    else:
+        moved, against = moved_by_site(hub, heard, names), "everybody"
+    claimed = claims(audited, records, flat(last).size)
     return Audited(
-        {site.settings.site: _canaries(audited, site, sums[site.settings.site]) for site in there},
-        {
-            s.settings.site: spent.epsilon
-            for s in there
-            if (spent := records[-1].sites[s.settings.site].spent)
-        },
+        {site.settings.site: canaries_of(audited, site, moved[site.settings.site]) for site in there},
+        {name: claimed[name] for name in names},
+        against,
         audited.privacy.delta or 0.0,
         audited,
         there,
-        parameters.from_bytes(last or b""),
+        last,
     )
 
 
@@ -160,37 +142,3 @@ def _planted(
             replace(site, settings=site.settings.model_copy(update={"sources": {study.name: copy}}))
         )
     return planted
-
-
-def _sums(hub: Hub, heard: Heard, sites: Sequence[str]) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
-    """By site: how far all its updates together moved each canary's parameter."""
-    cards = {site: site_card(hub, site) for site in sites}
-    last: dict[tuple[str, int], bytes] = {}  # attempts repeat the same bytes
-    for key, data in heard.updates.items():
-        _, site, _, run, name, _ = key.split("/")
-        card = cards.get(site)
-        if card is not None:
-            round_ = int(name[:5])
-            last[site, round_] = hub.identity.decrypt(data, card, layout.update_place(run, round_))
-    return {
-        site: np.sum(
-            [
-                parameters.from_bytes(raw)[PARAMETER][0].astype(np.float64)
-                for (s, _), raw in last.items()
-                if s == site
-            ],
-            axis=0,
-        )
-        for site in sites
-    }
-
-
-def _canaries(study: Study, site: Site, moved: np.ndarray[Any, np.dtype[np.float64]]) -> Canaries:
-    """A site's canaries; one whose coin held it out was in no training, in or out."""
-    rows = read(site.settings.sources[study.name], site.base, [COLUMN])
-    coins = held_out(
-        rows.n, rows.identities, study.evaluation.holdout_fraction, study.seed, site.settings.site
-    )
-    marks = [str(mark) for mark, held in zip(rows.table[COLUMN], coins, strict=True) if mark and not held]
-    inside = np.array([mark.startswith("in-") for mark in marks], dtype=bool)
-    return Canaries(inside, moved[[number_of(mark) for mark in marks]])

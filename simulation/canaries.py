@@ -60,6 +60,11 @@ class WithCanaries:
     def target(self) -> str:
         return self.inner.target()
 
+    @property
+    def site_column(self) -> str | None:
+        own: str | None = getattr(self.inner, "site_column", None)
+        return own
+
     def encode(self, table: Table) -> Arrays:
         marks = table[COLUMN]
         planted = np.array([mark is not None for mark in marks], dtype=bool)

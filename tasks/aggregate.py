@@ -18,7 +18,7 @@ from infra.hub import Hub
 from infra.orchestrator import emit, step
 from tasks import layout, parameters
 from tasks.aggregation import rule
-from tasks.aggregation.descent import descent, last_half, stepped
+from tasks.aggregation.descent import descent_of, last_half, stepped
 from tasks.aggregation.grouped import Combined, combine_groups
 from tasks.aggregation.mean import mean
 from tasks.aggregation.reputation import reputation
@@ -129,10 +129,7 @@ def _summed(hub: Hub, plan: RoundPlan, total: Total, base: Parameters) -> Parame
     if study.privacy.mode != "distributed":
         return parameters.add(base, mean_of(total, base))
     run = mechanism_of(study, parameters.flat(base).size)
-    terms = descent(
-        run.mu(run.sites - run.missing), study.privacy.people or 1, run.clip_norm, run.dimension, run.steps
-    )
-    new = stepped(base, numbers_of(total), terms)
+    new = stepped(base, numbers_of(total), descent_of(run, study.privacy.people or 1))
     if plan.round < study.rounds:
         return new
     return mean(chain(_before(hub, plan), [new]))  # one at a time in memory

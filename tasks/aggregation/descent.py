@@ -20,8 +20,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.errors import AggregationError
-from tasks.parameters import Parameters, flat, shaped
+from tasks.errors import AggregationError, ContractError
+from tasks.parameters import Parameters, flat, same_form, shaped
+from tasks.privacy.distributed import Mechanism
 
 DRIFT = 2.0  # Euclidean, in units of parameters of features in [-1, 1]
 LONGEST = 60.0  # a logistic model has converged as far as records of hospitals tell
@@ -58,6 +59,11 @@ def descent(mu: float, units: int, clip_norm: float, dimension: int, steps: int)
     return Descent(way / steps, units)
 
 
+def descent_of(run: Mechanism, units: int) -> Descent:
+    """The steps of a run in privacy mode distributed: with the noise that is left where the study says it is enough."""
+    return descent(run.mu(run.sites - run.missing), units, run.clip_norm, run.dimension, run.steps)
+
+
 def stepped(parameters: Parameters, total: NDArray[np.float64], terms: Descent) -> Parameters:
     """One step against the noisy sum of gradients: shape (d,), in the order of `parameters.flat`.
 
@@ -69,6 +75,19 @@ def stepped(parameters: Parameters, total: NDArray[np.float64], terms: Descent) 
         raise AggregationError("a sum of gradients is not finite; the round cannot be used")
     start = flat(parameters)
     return shaped(start - terms.rate * (total + terms.prior * start) / terms.units, parameters)
+
+
+def total_of(before: Parameters, after: Parameters, terms: Descent) -> NDArray[np.float64]:
+    """Inverse of `stepped`: the noisy sum that led from one model to the next. Whoever sees both models knows it.
+
+    Raises:
+        ContractError: names or shapes differ.
+    """
+    if not same_form(before, after):
+        raise ContractError("two models of other names or shapes are not one step apart")
+    start = flat(before)
+    total: NDArray[np.float64] = (start - flat(after)) * terms.units / terms.rate - terms.prior * start
+    return total
 
 
 def last_half(steps: int) -> range:

@@ -11,18 +11,20 @@ import numpy as np
 import pytest
 import torch
 
+import simulation.audited as audit_module
+from flows.cli import main
 from simulation.audit import as_json, disclosed
 from simulation.audited import run_audited, with_canaries
 from simulation.canaries import COLUMN, PARAMETER, WithCanaries, plant
 from simulation.inference import membership
 from sites.settings import Disclosure, load_site
 from sites.sources import read
-from tasks.errors import StudyError
+from tasks.errors import PrivacyError, QuorumError, StudyError
 from tasks.learning import dp_sgd
 from tasks.learning.schedule import Schedule, schedule
 from tasks.privacy.noise import NoiseSource
 from tasks.privacy.onerun import find
-from tests.federation import SITES, a_study, write_site
+from tests.federation import SITES, Tampering, a_study, write_site
 
 LOCAL = {"epochs": 2, "batch_size": "full", "learning_rate": 0.1}
 
@@ -113,10 +115,18 @@ def test_a_faulty_pipeline_rings(tmp_path, monkeypatch, fault):
     assert result.together.z > 3.1
 
 
-@pytest.mark.parametrize("privacy", [{"mode": "none"}])
-def test_what_promises_nothing_is_not_audited(privacy):
-    with pytest.raises(StudyError, match="has privacy mode none"):
-        with_canaries(a_study(privacy=privacy), 100)
+def test_what_promises_nothing_is_refused_before_anything_is_shown(tmp_path, capsys):
+    """Neither a count of canaries nor a folder of copies: the study's mode is looked at first."""
+    for site in SITES:
+        write_site(tmp_path, site)
+    file = tmp_path / "study.yaml"
+    file.write_text(a_study(privacy={"mode": "none"}).model_dump_json(exclude_none=True))
+
+    code = main(["study", "audit", str(file), "--sites-dir", str(tmp_path)])
+
+    said = capsys.readouterr()
+    assert code != 0
+    assert "has privacy mode none" in said.err and "canaries at" not in said.err + said.out
 
 
 def test_a_study_of_secure_sums_in_groups_is_audited_update_by_update():
@@ -133,11 +143,29 @@ def test_a_study_of_secure_sums_in_groups_is_audited_update_by_update():
     assert audited_as.single_updates and audited_as.aggregation.update_norm == 2.0
 
 
-def test_a_run_without_whole_sites_proves_nothing(tmp_path):
-    """No site with enough records: the audit says so instead of finding nothing."""
+def test_a_run_in_which_each_site_was_away_once_proves_nothing(tmp_path, monkeypatch):
+    """Canaries of a site that was not in every round would show too little, and no alarm would say nothing."""
+
+    def away(key, data):
+        lost = (f"sites/{site}/out/toy-" for site in SITES)
+        return None if any(_of_round(key, site, n) for n, site in enumerate(lost, 1)) else data
+
+    right = audit_module.open_store
+    monkeypatch.setattr(audit_module, "open_store", lambda url: Tampering(right(url), away))
+
+    with pytest.raises(PrivacyError, match="no site delivered in every round"):
+        audited(tmp_path, canaries=60, rounds=3)
+
+
+def _of_round(key, site, number):
+    return key.startswith(site) and f"/{number:05d}-" in key and key.endswith("-train/receipt.json")
+
+
+def test_sites_that_all_refuse_end_the_audit(tmp_path):
+    """No report of a run that did not take place; the error says why."""
     files = [write_site(tmp_path / "files", site, epsilon=0.1) for site in SITES]
 
-    with pytest.raises(Exception, match="budget_exhausted"):
+    with pytest.raises(QuorumError, match="budget_exhausted"):
         run_audited(a_study(rounds=1), [load_site(f) for f in files], 100, tmp_path / "audit")
 
 

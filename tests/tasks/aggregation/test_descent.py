@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from tasks.aggregation.descent import DRIFT, LONGEST, descent, last_half, stepped
-from tasks.errors import AggregationError
+from tasks.aggregation.descent import DRIFT, LONGEST, descent, last_half, stepped, total_of
+from tasks.errors import AggregationError, ContractError
 
 
 def test_the_way_follows_from_the_noise():
@@ -35,6 +35,19 @@ def test_a_step_goes_against_the_sum_and_towards_zero():
     start = {"b": np.array([2.0], np.float32), "a": np.array([0.0], np.float32)}
     moved = stepped(start, np.array([10.0, 0.0]), descent(math.inf, 100, 1.0, 2, 60))
     assert moved["a"] == pytest.approx([-0.1]) and moved["b"] == pytest.approx([2 - 0.02])
+
+
+def test_whoever_sees_two_models_knows_the_sum_between_them():
+    """What an audit of published models rests on: the step has an inverse, to the rounding of float32."""
+    rng = np.random.default_rng(1)
+    start = {"a": rng.normal(size=(2, 3)).astype(np.float32), "b": rng.normal(size=4).astype(np.float32)}
+    total, terms = rng.normal(0, 50, 10), descent(0.3, 700, 2.0, 10, 40)
+
+    found = total_of(start, stepped(start, total, terms), terms)
+
+    assert found == pytest.approx(total, abs=1e-3)
+    with pytest.raises(ContractError, match="not one step apart"):
+        total_of(start, {"a": start["a"]}, terms)
 
 
 def test_the_last_half_is_averaged():
