@@ -23,10 +23,15 @@ MOST_SUMS = 1000  # sums that one setup prepares: 64 bytes of shares per sum and
 What = Literal["update", "scores"]
 WHAT: tuple[What, ...] = ("update", "scores")  # what is added in a round: each has keys of its own
 
-HexBlob = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})+$", max_length=64 * MOST_SUMS)]
+HexBlob = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})+$", max_length=128 * MOST_SUMS)]
 Hex32 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Signature = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]  # Ed25519
 Sealed = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]+={0,2}$", max_length=100_000)]  # base64
+
+
+def _is_one(value: object) -> bool:
+    """A round of one step says nothing of steps: its digests are those of the version before."""
+    return value == 1
 
 
 class Digested(Message):
@@ -61,6 +66,7 @@ class Terms(Digested):
     first_round: int = Field(default=1, ge=1)
     rounds: int = Field(ge=1, le=MOST_SUMS)
     attempts: int = Field(default=2, ge=1, le=99)  # of each round
+    steps: int = Field(default=1, ge=1, le=MOST_SUMS, exclude_if=_is_one)  # sums of updates in a round
 
     @model_validator(mode="after")
     def _safe(self) -> Terms:
@@ -82,7 +88,12 @@ class Terms(Digested):
     @property
     def sums(self) -> int:
         """How many sums the setup prepares keys for."""
-        return self.rounds * self.attempts * len(WHAT)
+        return self.rounds * self.attempts * self.sums_of_an_attempt
+
+    @property
+    def sums_of_an_attempt(self) -> int:
+        """One for each step, and one of scores."""
+        return self.steps + len(WHAT) - 1
 
     def position(self, site: str) -> int:
         """1, 2, ... in the order of `sites`: where a site's Shamir shares are evaluated."""
@@ -133,6 +144,7 @@ class SumTerms(Digested):
     cohort_sha256: Sha256
     round: int = Field(ge=1)
     attempt: int = Field(ge=1, le=99)
+    step: int = Field(default=1, ge=1, le=MOST_SUMS, exclude_if=_is_one)  # of a round that has several
     what: What = "update"
     parameters_sha256: Sha256  # of the global parameters that the sites started from, or score
     length: int = Field(ge=1, le=2**33)  # words in a vector

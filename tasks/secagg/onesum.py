@@ -14,8 +14,8 @@ never both for one site, because a site unmasks one list and a list says of each
 site either that it survived or that it is lost.
 
 What keeps a hub from learning one vector out of several sums: a site masks one
-vector per attempt, agrees to one list per round, only to the newest sum it has
-masked, and never to two rounds that start from the same parameters. These hold
+vector per attempt (of each step, where a round has several), agrees to one list
+for it, only to the newest sum it has masked, and never to two that start from the same parameters. These hold
 for updates and for scores, each by themselves: vectors of the two have nothing
 in common that a difference would show. Lists need
 `threshold` (more than half) signatures, so two lists of one round cannot both
@@ -29,12 +29,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from pydantic import Field
+
 from tasks.contracts import Message, Sha256
 from tasks.errors import SecureSumError
 from tasks.secagg import keys
 from tasks.secagg.keys import MaskSeeds
 from tasks.secagg.messages import (
-    WHAT,
     Announcement,
     Cohort,
     Consent,
@@ -57,6 +58,18 @@ class Pledge(Message):
     sum_sha256: Sha256
     masked_sha256: Sha256
     survivors_sha256: Sha256 | None = None
+    step: int = Field(default=1, ge=1, exclude_if=lambda step: step == 1)
+    whole: bool = Field(default=False, exclude_if=lambda whole: not whole)  # see whole.py
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """Where in a run the sum stands."""
+        return self.round, self.attempt, self.step
+
+    @property
+    def may_be_open(self) -> bool:
+        """True where this site may have helped to open the sum, as far as it remembers."""
+        return self.whole or self.survivors_sha256 is not None
 
 
 class Pledges(Message):
@@ -66,18 +79,21 @@ class Pledges(Message):
 
 
 def number_of(terms: Terms, sum_: SumTerms) -> int:
-    """Which of the block's keys a sum uses: one for each attempt at each round and what it adds.
+    """Which of the block's keys a sum uses: one for each attempt at each round and what it adds in which step.
 
     Raises:
-        SecureSumError: the block has no keys for this round and attempt.
+        SecureSumError: the block has no keys for this round, attempt and step.
     """
     offset = sum_.round - terms.first_round
+    if sum_.step > (terms.steps if sum_.what == "update" else 1):
+        raise SecureSumError(f"step {sum_.step} of a round of {terms.steps}: the setup has no keys for it")
     if not (0 <= offset < terms.rounds and sum_.attempt <= terms.attempts):
         raise SecureSumError(
             f"round {sum_.round} attempt {sum_.attempt} is outside the setup: rounds {terms.first_round} to "
             f"{terms.first_round + terms.rounds - 1}, {terms.attempts} attempts each. Set up the next block."
         )
-    return (offset * terms.attempts + sum_.attempt - 1) * len(WHAT) + WHAT.index(sum_.what)
+    before = (offset * terms.attempts + sum_.attempt - 1) * terms.sums_of_an_attempt
+    return before + (sum_.step - 1 if sum_.what == "update" else terms.steps)
 
 
 def mask_seeds(member: Member, pledges: Pledges, sum_: SumTerms) -> MaskSeeds:
@@ -98,8 +114,14 @@ def mask_seeds(member: Member, pledges: Pledges, sum_: SumTerms) -> MaskSeeds:
     return MaskSeeds(tuple(plus), tuple(minus))
 
 
-def pledge(member: Member, pledges: Pledges, sum_: SumTerms, masked_sha256: str) -> Pledges:
-    """Site: bind itself to the masked bytes. A retry sends these bytes, or is another attempt."""
+def pledge(
+    member: Member, pledges: Pledges, sum_: SumTerms, masked_sha256: str, whole: bool = False
+) -> Pledges:
+    """Site: bind itself to the masked bytes. A retry sends these bytes, or is another attempt.
+
+    With `whole` it opens this sum for the list of all sites at once (whole.py), and for another list only where
+    it knows that it has not done so.
+    """
     _check_new(member, pledges, sum_)
     new = Pledge(
         round=sum_.round,
@@ -108,6 +130,8 @@ def pledge(member: Member, pledges: Pledges, sum_: SumTerms, masked_sha256: str)
         parameters_sha256=sum_.parameters_sha256,
         sum_sha256=sum_.sha256,
         masked_sha256=masked_sha256,
+        step=sum_.step,
+        whole=whole,
     )
     return Pledges(sums=(*pledges.sums, new))
 
@@ -130,13 +154,20 @@ def survivors_of(cohort: Cohort, sum_: SumTerms, masked: Mapping[str, str]) -> S
 
 
 def consent(
-    member: Member, pledges: Pledges, sum_: SumTerms, survivors: Survivors, sign: Sign
+    member: Member,
+    pledges: Pledges,
+    sum_: SumTerms,
+    survivors: Survivors,
+    sign: Sign,
+    unopened: bool = False,
 ) -> tuple[Pledges, Consent]:
     """Site: agree to a list. Keep the new pledges on disk before the consent leaves.
 
+    `unopened`: the caller knows that this site has given no shares of this sum as a whole.
+
     Raises:
         SecureSumError: not the newest sum, another list was agreed to, the list has not this site's bytes,
-            or it is too short.
+            it is too short, or the whole may have been opened.
     """
     site, digest = member.seat.site, survivors.sha256
     check_list(member.cohort, survivors)
@@ -144,11 +175,14 @@ def consent(
     newest = pledges.sums[-1] if pledges.sums else None
     if newest is None or {newest.sum_sha256, survivors.sum_sha256} != {sum_.sha256}:
         raise SecureSumError(f"the newest sum of {site!r} is another one; an older sum stays closed")
+    if newest.whole and not unopened:
+        raise SecureSumError(f"{site!r} may have opened the sum of all; it agrees to no other list")
     if newest.survivors_sha256 not in (None, digest):
         raise SecureSumError(f"{site!r} has agreed to another list of survivors; the hub shows two")
     if survivors.masked.get(site) != newest.masked_sha256:
         raise SecureSumError(f"the list does not hold the vector that {site!r} sent")
-    kept = Pledges(sums=(*pledges.sums[:-1], newest.model_copy(update={"survivors_sha256": digest})))
+    agreed = newest.model_copy(update={"survivors_sha256": digest, "whole": False})
+    kept = Pledges(sums=(*pledges.sums[:-1], agreed))
     draft = Consent(survivors_sha256=digest, site=site, signature="0" * 128)
     return kept, draft.model_copy(update={"signature": sign(draft.canonical).hex()})
 
@@ -175,17 +209,18 @@ def _check_new(member: Member, pledges: Pledges, sum_: SumTerms) -> int:
         raise SecureSumError("the sum is for another run or cohort than this site joined")
     _check_parted(member.cohort, sum_)
     for old in (pledge for pledge in pledges.sums if pledge.what == sum_.what):
-        if (old.round, old.attempt) >= (sum_.round, sum_.attempt):
+        if old.place >= (sum_.round, sum_.attempt, sum_.step):
             raise SecureSumError(
-                f"round {old.round} attempt {old.attempt} is masked; a retry sends the same bytes again, "
-                f"and a new vector needs a later attempt than this"
+                f"round {old.round} attempt {old.attempt} step {old.step} is masked; a retry sends the same bytes "
+                f"again, and a new vector needs a later attempt than this"
             )
-        if old.survivors_sha256 is None:
+        if not old.may_be_open:
             continue
-        if old.round == sum_.round or old.parameters_sha256 == sum_.parameters_sha256:
+        same = (old.round, old.step) == (sum_.round, sum_.step)
+        if same or old.parameters_sha256 == sum_.parameters_sha256:
             raise SecureSumError(
-                f"attempt {old.attempt} of round {old.round} started from the same model and may have been "
-                f"opened; the difference of two such sums can be one site's vector"
+                f"attempt {old.attempt} of round {old.round} step {old.step} started from the same model and may have "
+                f"been opened; the difference of two such sums can be one site's vector"
             )
     return number
 

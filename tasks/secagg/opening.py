@@ -61,6 +61,11 @@ def unmask(
         raise SecureSumError(
             f"{len(given)} survivors agreed to this list, {needed} are needed; wait for more"
         )
+    return shares_of(member, sum_, survivors)
+
+
+def shares_of(member: Member, sum_: SumTerms, survivors: Survivors) -> Unmasking:
+    """What opens the sum of a list. Whether this site may give it, `unmask` and whole.py say."""
     number = number_of(member.seat.terms, sum_)
     shares = {}
     for site in sorted(member.cohort.dealt):

@@ -12,7 +12,7 @@ import numpy as np
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from tasks.secagg import onesum, opening, setup
+from tasks.secagg import onesum, opening, setup, whole
 from tasks.secagg.fixedpoint import FixedPoint
 from tasks.secagg.masks import MaskStream, masked_chunks, summed_chunks
 from tasks.secagg.messages import SumTerms, Terms, default_threshold
@@ -42,16 +42,19 @@ class Site:
             return False
         return True
 
-    def mask(self, sum_, values, codec):
+    def mask(self, sum_, values, codec, whole=False):
         seeds = onesum.mask_seeds(self.member, self.pledges, sum_)
         words = np.concatenate(list(masked_chunks([np.asarray(values, dtype=np.float64)], codec, seeds)))
         raw = words.tobytes()
-        self.pledges = onesum.pledge(self.member, self.pledges, sum_, hashlib.sha256(raw).hexdigest())
+        self.pledges = onesum.pledge(self.member, self.pledges, sum_, hashlib.sha256(raw).hexdigest(), whole)
         return raw
 
-    def consent(self, sum_, survivors):
-        self.pledges, given = onesum.consent(self.member, self.pledges, sum_, survivors, self.sign)
+    def consent(self, sum_, survivors, unopened=False):
+        self.pledges, given = onesum.consent(self.member, self.pledges, sum_, survivors, self.sign, unopened)
         return given
+
+    def open_whole(self, sum_, survivors):
+        return whole.open_whole(self.member, self.pledges, sum_, survivors)
 
     def unmask(self, sum_, survivors, consents):
         return opening.unmask(self.member, self.pledges, sum_, survivors, consents, self.verify)
@@ -60,7 +63,7 @@ class Site:
 class World:
     """Sites that have set up a run together."""
 
-    def __init__(self, sites=4, threshold=None, rounds=3, bits=64, attempts=2, seed=0, min_cohort=3):
+    def __init__(self, sites=4, threshold=None, rounds=3, bits=64, attempts=2, seed=0, min_cohort=3, steps=1):
         names = [f"site-{i:02d}" for i in range(sites)]
         self.terms = Terms(
             run="run-1",
@@ -71,6 +74,7 @@ class World:
             bits=bits,
             rounds=rounds,
             attempts=attempts,
+            steps=steps,
         )
         self.roster = {}
         self.sites = {name: Site(name, self.terms, self.roster, seed) for name in names}
@@ -89,21 +93,22 @@ class World:
         for site in self.sites.values():
             site.member = setup.join(site.seat, self.cohort, self.announcements, self.dealings, site.verify)
 
-    def a_sum(self, length=5, round=1, attempt=1, parameters=None, what="update"):
+    def a_sum(self, length=5, round=1, attempt=1, parameters=None, what="update", step=1):
         return SumTerms(
             run="run-1",
             cohort_sha256=self.cohort.sha256,
             round=round,
             attempt=attempt,
+            step=step,
             what=what,
-            parameters_sha256=parameters or f"{round:064x}",
+            parameters_sha256=parameters or f"{step:032x}{round:032x}",
             length=length,
             bits=self.terms.bits,
             scale_bits=self.codec.scale_bits,
         )
 
-    def mask_all(self, sum_, values, names=None):
-        return {n: self.sites[n].mask(sum_, values[n], self.codec) for n in names or self.sites}
+    def mask_all(self, sum_, values, names=None, whole=False):
+        return {n: self.sites[n].mask(sum_, values[n], self.codec, whole) for n in names or self.sites}
 
     def survivors(self, sum_, masked):
         return onesum.survivors_of(

@@ -1,0 +1,121 @@
+"""A sum of all that is opened at once: the same sum, and no way to two of them. Steps of a round have keys of their own."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from tasks.errors import SecureSumError
+from tasks.secagg.messages import SumTerms, Terms
+from tasks.secagg.onesum import number_of
+from tests.tasks.secagg.people import World, some_values
+
+
+def test_the_list_of_all_is_opened_without_a_signature():
+    """Any threshold of the sites is enough, as for a list that was agreed to."""
+    world = World()
+    sum_, values = world.a_sum(), some_values(world)
+    masked = world.mask_all(sum_, values, whole=True)
+    survivors = world.survivors(sum_, masked)
+    opened = [world.sites[n].open_whole(sum_, survivors) for n in list(masked)[1:]]
+
+    got = world.open(sum_, masked, world.recover(sum_, survivors, opened))
+    assert np.allclose(got, sum(values.values()), atol=world.codec.error)
+
+
+def test_no_mixture_of_the_two_ways_opens_two_lists():
+    """Whoever opens the whole signs no other list, and the reverse: in every split of four sites one list is stuck."""
+    for k in range(5):
+        for first in itertools.combinations(range(4), k):
+            world = World()
+            sum_ = world.a_sum()
+            masked = world.mask_all(sum_, some_values(world), whole=True)
+            names = list(masked)
+            everyone = world.survivors(sum_, masked)
+            fewer = world.survivors(sum_, {n: masked[n] for n in names[1:]})
+            shares = [world.sites[names[i]].open_whole(sum_, everyone) for i in first]
+            signed = []
+            for i in set(range(1, 4)) - set(first):
+                signed.append(world.sites[names[i]].consent(sum_, fewer, unopened=True))
+                with pytest.raises(SecureSumError, match="only for a list that is agreed to"):
+                    world.sites[names[i]].open_whole(sum_, everyone)
+            for i in set(first) - {0}:
+                with pytest.raises(SecureSumError, match="may have opened"):
+                    world.sites[names[i]].consent(sum_, fewer)
+            both = len(shares) >= world.terms.threshold and len(signed) >= world.terms.threshold
+            assert not both
+            if len(shares) < world.terms.threshold:
+                with pytest.raises(SecureSumError, match="do not open"):
+                    world.recover(sum_, everyone, shares)
+
+
+def test_a_site_that_remembers_nothing_but_its_vector_signs_no_smaller_list():
+    """It may have opened the whole before it fell: only who knows that it has not may sign."""
+    world = World()
+    sum_ = world.a_sum()
+    masked = world.mask_all(sum_, some_values(world), whole=True)
+    fewer = world.survivors(sum_, {n: masked[n] for n in list(masked)[1:]})
+    site = world.sites[list(masked)[1]]
+
+    with pytest.raises(SecureSumError, match="may have opened the sum of all"):
+        site.consent(sum_, fewer)
+    assert site.consent(sum_, fewer, unopened=True)
+    assert site.consent(sum_, fewer)  # it has signed: a repetition is harmless
+
+
+@pytest.mark.parametrize("lack", ["a site", "this site's bytes", "the pledge", "the newest sum"])
+def test_what_is_not_the_whole_is_not_opened_as_one(lack):
+    """The hub shows a list without one site to some and the full list to others: only the full one opens at once."""
+    world = World(steps=2)
+    sum_ = world.a_sum()
+    masked = world.mask_all(sum_, some_values(world), whole=lack != "the pledge")
+    names = list(masked)
+    shown = {n: masked[n] for n in names[:3]} if lack == "a site" else dict(masked)
+    if lack == "this site's bytes":
+        shown[names[0]] = b"other bytes"
+    survivors = world.survivors(sum_, shown)
+    if lack == "the newest sum":
+        world.mask_all(world.a_sum(step=2), some_values(world), whole=True)
+
+    with pytest.raises(SecureSumError):
+        world.sites[names[0]].open_whole(sum_, survivors)
+
+
+def test_a_step_is_masked_once_and_only_forward():
+    """The same step with other parameters, an earlier one, one beyond the round, or the same parameters again."""
+    world = World(steps=3)
+    site = next(iter(world.sites.values()))
+    site.mask(world.a_sum(step=2), np.zeros(5), world.codec, whole=True)
+
+    refused = [
+        (world.a_sum(step=2, parameters="7" * 64), "is masked"),
+        (world.a_sum(step=1, parameters="8" * 64), "is masked"),
+        (world.a_sum(step=4), "no keys for it"),
+        (world.a_sum(step=3, parameters=world.a_sum(step=2).parameters_sha256), "the same model"),
+        (world.a_sum(step=2, attempt=2, parameters="9" * 64), "the same model"),
+    ]
+    for sum_, says in refused:
+        with pytest.raises(SecureSumError, match=says):
+            site.mask(sum_, np.zeros(5), world.codec, whole=True)
+    assert site.mask(world.a_sum(step=3), np.zeros(5), world.codec, whole=True)
+
+
+def test_each_step_has_keys_of_its_own():
+    """No two sums of a setup share a number, and a round of one step is numbered as it always was."""
+    world = World(rounds=3, steps=4)
+    sums = [world.a_sum(round=r, attempt=a, step=s) for r in (1, 2, 3) for a in (1, 2) for s in (1, 2, 3, 4)]
+    sums += [world.a_sum(round=r, attempt=a, what="scores") for r in (1, 2, 3) for a in (1, 2)]
+    assert sorted(number_of(world.terms, s) for s in sums) == list(range(world.terms.sums))
+
+    one = World(rounds=2)
+    numbers = [number_of(one.terms, one.a_sum(round=r, what=w)) for r in (1, 2) for w in ("update", "scores")]
+    assert numbers == [0, 1, 4, 5]
+
+
+def test_a_round_of_one_step_says_nothing_of_steps():
+    """Digests of the version before stay as they are."""
+    world = World()
+    assert "step" not in world.terms.model_dump() and "step" not in world.a_sum().model_dump()
+    assert {"steps", "step"} <= set(Terms.model_fields) | set(SumTerms.model_fields)
