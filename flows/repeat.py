@@ -15,10 +15,7 @@ from tasks.study import Study
 log = logging.getLogger(__name__)
 
 REPEATS = 8  # then the run pauses all the same: somebody has to look
-FIRST_S, LONGEST_S = (
-    15.0,
-    1800.0,
-)  # to the first repetition, doubled each time: together about an hour
+FIRST_S, LONGEST_S = 15.0, 1800.0  # to the first repetition, doubled each time: together about an hour
 LOOK_S = 1.0
 
 
@@ -36,9 +33,7 @@ def round_with_repeats(hub: Hub, study: Study, run: str, number: int) -> RoundRe
             return federated_round(hub, run, number)
         except QuorumError as exc:
             pause = min(FIRST_S * 2.0**i, LONGEST_S)
-            log.warning(
-                "%s Played again in %.0f s (%d of %d).", str(exc).partition(" When")[0], pause, i + 1, repeats
-            )
+            log.warning("%s Played again in %.0f s (%d of %d).", exc.what, pause, i + 1, repeats)
             _rest(hub, study.name, run, pause)
     return federated_round(hub, run, number)
 

@@ -15,6 +15,7 @@ from tasks.approval import approval_of, approved_at
 from tasks.begin import load_manifest, load_study
 from tasks.commit import load_records
 from tasks.contracts import (
+    Metrics,
     Paused,
     Registered,
     RoundRecord,
@@ -23,6 +24,8 @@ from tasks.contracts import (
     SiteRound,
 )
 from tasks.lease import holder
+
+_SPENT = ("epsilon", "delta", "epsilon_limit", "against", "noise_multiplier")
 
 
 def results(hub: Hub, run: str) -> dict[str, Any]:
@@ -40,7 +43,7 @@ def results(hub: Hub, run: str) -> dict[str, Any]:
         "state": run_state(hub, manifest, len(records)),
         "waits_for_approval": waits_for_approval(hub, manifest),
         "rounds": rounds,
-        "final": _final(records[-1], rounds[-1]) if rounds else None,
+        "final": _final(records, rounds) if rounds else None,
     }
 
 
@@ -122,10 +125,20 @@ def _site(site: SiteRound) -> dict[str, Any]:
     }
 
 
-def _final(record: RoundRecord, last: dict[str, Any]) -> dict[str, Any]:
+def _final(records: list[RoundRecord], rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """The last round; a site that was not drawn, or failed in it, still shows what it has spent by then."""
+    sites: dict[str, dict[str, Any]] = {}
+    for one in rounds:
+        for name, site in one["sites"].items():
+            before = sites.get(name)
+            kept = {key: before[key] for key in _SPENT} if before and site["epsilon"] is None else {}
+            sites[name] = site | kept
+    last = rounds[-1]["sites"]
+    for name in sites.keys() - last.keys():
+        sites[name] |= {"state": "not_asked", "code": None, "cause": None, "metrics": Metrics().model_dump()}
     return {
-        "round": record.round,
-        "metrics": last["metrics"],
-        "sites": last["sites"],
-        "parameters_sha256": record.parameters_sha256,
+        "round": records[-1].round,
+        "metrics": rounds[-1]["metrics"],
+        "sites": dict(sorted(sites.items())),
+        "parameters_sha256": records[-1].parameters_sha256,
     }

@@ -86,7 +86,8 @@ def result_table(result: dict[str, Any]) -> Table:
         metrics = Metrics.model_validate(site["metrics"])
         limit = "–" if site["epsilon_limit"] is None else f"{site['epsilon_limit']:g}"
         delta = "–" if site["delta"] is None else f"{site['delta']:g}"
-        note = f" ({site['code']})" if site["code"] else ""
+        why = site["code"] or ("not drawn in the last round" if site["state"] == "not_asked" else "")
+        note = f" ({why})" if why else ""
         table.add_row(name + note, *_figures(metrics), number(site["epsilon"]), limit, delta)
     if final["sites"] and not any(any(site["metrics"].values()) for site in final["sites"].values()):
         table.caption = "no site shows figures of its own (its file: disclosure: {own_figures: true})"

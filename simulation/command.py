@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from flows.show import result_table
     from simulation.federation import Federation
     from tasks.begin import new_run_name
+    from tasks.errors import QuorumError
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     console = Console()
@@ -51,7 +52,12 @@ def run(args: argparse.Namespace) -> int:
         federation = Federation(Path(folder), sites)
         name = new_run_name(study.name, federation.hub.now())
         with view(federation.hub, name, live=True):
-            federation.run(study, name)
+            try:
+                federation.run(study, name)
+            except QuorumError as exc:
+                raise QuorumError(
+                    exc.what, "Nothing of a simulation is kept: mend it and begin anew"
+                ) from exc
         result = results(federation.hub, name)
     console.print(result_table(result))
     if args.json:

@@ -24,6 +24,7 @@ from sites.job import Runner
 from sites.logs import start_logging
 from sites.membership import must_be_enrolled
 from sites.pace import Pace, rhythm_of
+from sites.reread import SiteFile
 from sites.settings import Site
 from sites.stopfile import halted, may_start
 from sites.uploads import store_of
@@ -46,8 +47,8 @@ class Stop:
         self.asked = True  # nothing more: a handler may run in the middle of anything
 
 
-def serve(site: Site, verbose: bool = False) -> int:
-    """Run the agent of a site until it is told to stop; returns the exit code.
+def serve(site: Site, config: Path, verbose: bool = False) -> int:
+    """Run the agent of a site, whose file is `config`, until it is told to stop; returns the exit code.
 
     Raises:
         FileError: another agent has the state folder, or site.yaml has no policy.
@@ -64,7 +65,7 @@ def serve(site: Site, verbose: bool = False) -> int:
         log.info("site %s: agent %d is up, mailbox %s", name, os.getpid(), site.settings.store)
         runner.start()
         try:
-            turn(site, runner, Pace(rhythm_of(site.settings.store)), stop)
+            turn(site, SiteFile(config, site), runner, stop)
         finally:
             runner.close()
         log.info("site %s: stopped", name)
@@ -81,12 +82,16 @@ def must_have_policy(site: Site) -> None:
         )
 
 
-def turn(site: Site, runner: Runner, pace: Pace, stop: Stop) -> None:
-    """The loop itself: step, rest, step, until told to stop."""
+def turn(site: Site, file: SiteFile, runner: Runner, stop: Stop) -> None:
+    """The loop itself: step, rest, step, until told to stop. Where the site's file has changed, with another agent."""
     agent: Agent | None = None
-    away, rest = False, 0.0
+    away, rest, pace = False, 0.0, Pace(rhythm_of(site.settings.store))
     while not stop.asked and not _told_to_end(site):
         try:
+            if (new := file.changed()) is not None:
+                if agent is not None:
+                    agent.close()
+                site, agent = new, None
             agent = agent or _agent(site, runner, stop)
             rest = pace.after(agent.step())
             if away:

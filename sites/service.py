@@ -71,9 +71,10 @@ def program() -> Path:
 
 
 def installation() -> list[Path]:
-    """Where the program and its Python lie."""
-    prefix = program().parent.parent
-    return sorted({prefix.parent if prefix.name == "current" else prefix, Path(sys.base_prefix)})
+    """Where the program, its code and its Python lie."""
+    prefix, code = program().parent.parent, Path(__file__).resolve().parents[1]
+    apart = set() if code.is_relative_to(Path(sys.prefix).resolve()) else {code}  # an editable installation
+    return sorted({prefix.parent if prefix.name == "current" else prefix, Path(sys.base_prefix)} | apart)
 
 
 def written(site: Site) -> list[Path]:

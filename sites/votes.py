@@ -127,7 +127,7 @@ def missing_approval(
         said = (
             f"approved by {', '.join(voices)} only, {rule.required} must" if voices else "not approved here"
         )
-        return f"study {study!r} ({wanted[:12]}) is {said}; {cure}"
+        return f"study {study!r} (terms {study_sha256[:12]}) is {said}; {cure}"
     changed = [
         part
         for part, same in {

@@ -15,14 +15,13 @@ from infra.hub import Hub
 from infra.orchestrator import Outcome, emit, gather, timed
 from infra.sealing import encrypted_bytes, is_encrypted
 from tasks import layout, parameters
-from tasks.approval import who_waits
 from tasks.contracts import Code, RunManifest, SiteRound, Ticket
 from tasks.errors import ContractError
 from tasks.follow import Again, Answer, Follower, never
 from tasks.masked import check_masked, update_sum
 from tasks.parameters import Parameters
 from tasks.plan import RoundPlan
-from tasks.quorum import too_few
+from tasks.quorum import reason, too_few
 from tasks.registry import site_card
 from tasks.seats import Seats
 from tasks.waiting import Waiting
@@ -103,10 +102,7 @@ def _late(hub: Hub, plan: RoundPlan, base: Parameters, most_bytes: int) -> dict[
 def _check_quorum(hub: Hub, plan: RoundPlan, answers: dict[str, Answer]) -> None:
     delivered = sum(a.ok for a in answers.values())
     if delivered < plan.study.needed:
-        missing = {a.site: a.code for a in answers.values() if a.code}
-        raise too_few(
-            hub, plan, delivered, missing, {a.site: _reason(hub, a) for a in answers.values() if a.code}
-        )
+        raise too_few(hub, plan, delivered, answers.values())
 
 
 def check_update(hub: Hub, answer: Answer, base: Parameters, most_bytes: int) -> Answer:
@@ -209,13 +205,4 @@ def _outcome(hub: Hub, plan: RoundPlan, answer: Answer) -> Outcome[Answer]:
         return Outcome(answer, ok=True, state="Working", message="works on for a later round")
     emit("fedrounds.site.refused", site=answer.site, payload={**about, "code": str(answer.code)})
     state = "Refused" if answer.receipt is not None and answer.receipt.refusal else "Missing"
-    return Outcome(answer, ok=False, state=state, message=_reason(hub, answer))
-
-
-def _reason(hub: Hub, answer: Answer) -> str:
-    """The code, and where people must act, who and where."""
-    return (
-        f"{answer.code}: {who_waits(hub, answer.ticket)}"
-        if answer.code == Code.NOT_APPROVED
-        else str(answer.code)
-    )
+    return Outcome(answer, ok=False, state=state, message=reason(hub, answer))

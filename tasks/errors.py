@@ -55,7 +55,13 @@ class PrivacyError(FederationError):
 
 
 class QuorumError(FederationError):
+    """`what` is the text without its cure: a round that is played again, or a simulation, has another one."""
+
     exit_code = 5
+
+    def __init__(self, what: str, cure: str = ""):
+        super().__init__(f"{what} {cure}".rstrip())
+        self.what = what
 
 
 class LeaseError(FederationError):

@@ -2,42 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 from infra.hub import Hub
 from tasks import layout
+from tasks.approval import who_waits
 from tasks.contracts import Code, Paused
 from tasks.errors import QuorumError
+from tasks.follow import Answer
 from tasks.plan import RoundPlan
 
 
 def too_few(
-    hub: Hub,
-    plan: RoundPlan,
-    delivered: int,
-    missing: Mapping[str, Code],
-    reasons: Mapping[str, str] | None = None,
-    why: str = "",
+    hub: Hub, plan: RoundPlan, delivered: int, failed: Iterable[Answer], why: str = ""
 ) -> QuorumError:
     """Note in the store that the run waits; returns the error to raise.
 
-    `delivered` sites did what was asked, `missing` are the others with their codes; `reasons` say more of a site
-    than its code. `why` names a step of a secure sum that has failed; empty where the updates are too few.
+    `delivered` sites did what was asked, `failed` are the answers of the others. `why` names a step of a secure sum
+    that has failed; empty where the updates are too few.
     """
-    quorum, missing = plan.study.needed, dict(sorted((dict(missing) | plan.left_out).items()))
+    failed = [answer for answer in failed if answer.code is not None]
+    codes = {answer.site: answer.code for answer in failed if answer.code} | plan.left_out
+    quorum = plan.study.needed
     paused = Paused(
         run=plan.manifest.run,
         round=plan.round,
         delivered=delivered,
         quorum=quorum,
-        missing=missing,
+        missing=dict(sorted(codes.items())),
         at=hub.now(),
     )
     hub.write(layout.paused_key(paused.run), paused)
-    said = {site: str(code) for site, code in missing.items()} | dict(reasons or {})
-    names = ", ".join(f"{site}: {reason}" for site, reason in sorted(said.items()))
+    said = {site: str(code) for site, code in codes.items()} | {a.site: reason(hub, a) for a in failed}
+    names = ", ".join(f"{site}: {text}" for site, text in sorted(said.items()))
     what = why or f"{delivered} of {len(plan.study.sites)} sites delivered, the quorum is {quorum}"
     return QuorumError(
-        f"round {plan.round}: {what}{f' ({names})' if names else ''}. Nothing was combined. When the sites are "
-        f"back: fedrounds run resume {plan.manifest.run}"
+        f"round {plan.round}: {what}{f' ({names})' if names else ''}. Nothing was combined.",
+        f"When that is mended: fedrounds run resume {plan.manifest.run}",
+    )
+
+
+def reason(hub: Hub, answer: Answer) -> str:
+    """The code, and where people must act, who and where."""
+    return (
+        f"{answer.code}: {who_waits(hub, answer.ticket)}"
+        if answer.code == Code.NOT_APPROVED
+        else str(answer.code)
     )

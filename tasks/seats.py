@@ -114,7 +114,7 @@ def _set_up(hub: Hub, plan: RoundPlan) -> tuple[Relayed, dict[str, Code]]:
     where, seating = relay(hub, run, plan.round, "terms", seating)
     known = tuple(site for site in plan.asked if _is_member(hub, site, seating.members))
     heard = hear(hub, plan, Operation.ANNOUNCE, known, where, seating.terms.threshold)
-    absent = {a.site: a.code for a in heard.values() if a.code is not None}
+    absent = {a.site: a for a in heard.values() if a.code is not None}
     try:
         announcements = {a.site: a for a in said(heard, Announcement)}
         directory = directory_of(seating.terms, announcements.values(), verifier(hub, seating.members))
@@ -125,20 +125,21 @@ def _set_up(hub: Hub, plan: RoundPlan) -> tuple[Relayed, dict[str, Code]]:
         heard = hear(
             hub, plan, Operation.DEAL, tuple(announced.directory.announced), where, seating.terms.threshold
         )
-        absent |= {a.site: a.code for a in heard.values() if a.code is not None}
+        absent |= {a.site: a for a in heard.values() if a.code is not None}
         dealings = {d.site: d for d in said(heard, Dealing)}
         cohort = cohort_of(seating.terms, announced.directory, dealings.values())
     except SecureSumError as exc:
-        raise too_few(
-            hub, plan, len(plan.asked) - len(absent), absent, why=f"keys for secure sums: {exc}"
-        ) from exc
+        given = len(plan.asked) - len(absent)
+        raise too_few(hub, plan, given, absent.values(), f"keys for secure sums: {exc}") from exc
     dealt = Dealt(
         cohort=cohort,
         members=seating.members,
         announcements=announced.announcements,
         dealings={site: dealings[site] for site in cohort.dealt},
     )
-    return relay(hub, run, plan.round, "cohort", dealt)[0], absent
+    return relay(hub, run, plan.round, "cohort", dealt)[0], {
+        a.site: a.code for a in absent.values() if a.code
+    }
 
 
 def hear(

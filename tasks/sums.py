@@ -83,7 +83,7 @@ def open_updates(
     try:
         total = add_up(hub, plan, seats, sum_, good)
     except SecureSumError as exc:
-        raise too_few(hub, plan, len(good), {}, why=f"secure sum of update: {exc}") from exc
+        raise too_few(hub, plan, len(good), (), f"secure sum of update: {exc}") from exc
     late = {site: good[site]._replace(code=Code.TOO_LATE) for site in good if site not in total.sites}
     return collected._replace(answers=collected.answers | late), total
 

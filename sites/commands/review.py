@@ -69,7 +69,9 @@ def review(version: Version, site: Site) -> dict[str, Any]:
         "approved": name in standing.in_force and standing.in_force[name].approval_sha256 == wanted,
         "approved_by": standing.voices.get(name, {}).get(wanted, []),
         "required": site.settings.policy.approval.required,
-        "approved_before": None if before is None else before.model_dump(mode="json"),
+        "approved_before": None
+        if before is None
+        else before.model_dump(mode="json") | {"approval_sha256": before.approval_sha256},
         "changes": _changes(before, version, site),
     }
 
@@ -105,7 +107,7 @@ def _print(facts: dict[str, Any], with_source: bool) -> None:
     before = facts["approved_before"]
     if before is not None:
         changes = facts["changes"]
-        print(f"\nNew since {before['person']} approved it at {before['study_sha256'][:12]}:")
+        print(f"\nNew since {before['person']} approved it at {before['approval_sha256'][:12]}:")
         for title in ("facts", "terms", "code"):
             print(f"  {title}:" + ("" if changes[title] else " nothing"))
             for line in changes[title]:

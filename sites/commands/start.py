@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     site = load_site(args.config)
     if not _may_begin(site, args.skip_doctor):
         return 1
-    return serve(site, verbose=args.verbose)
+    return serve(site, args.config, verbose=args.verbose)
 
 
 def _may_begin(site: Site, skip: bool) -> bool:

@@ -238,9 +238,7 @@ def _public_keys(announcement: Announcement) -> Iterator[bytes]:
 def _enough(sites: int, terms: Terms) -> None:
     least = max(terms.threshold, terms.min_cohort)
     if sites < least:
-        raise SecureSumError(
-            f"only {sites} sites are here and a sum needs {least}; wait, or set up again later"
-        )
+        raise SecureSumError(f"{sites} of {len(terms.sites)} sites have given theirs, a sum needs {least}")
 
 
 def member_share(member: Member, dealer: str, number: int, kind: keys.Kind) -> int:

@@ -58,6 +58,19 @@ def test_the_cohort_of_each_round_is_the_public_draw_and_stands_in_its_record(tm
         assert {site for n, site in tickets if n == record.round} == set(expected)
 
 
+def test_the_result_shows_what_each_site_has_spent_whether_it_was_in_the_last_round_or_not(tmp_path):
+    """Two of three are drawn in each round: the third's epsilon is not forgotten, and its state says why it has no figures."""
+    federation, study = a_federation(tmp_path), a_study(rounds=4, quorum=1, cohort={"sites": 2})
+    result = results(federation.hub, federation.run(study, "toy-1"))
+
+    final, last = result["final"]["sites"], result["rounds"][-1]["sites"]
+    (away,) = set(SITES) - last.keys()
+    spent = [r["sites"][away]["epsilon"] for r in result["rounds"] if away in r["sites"]]
+    assert set(final) == set(SITES)
+    assert final[away]["epsilon"] == max(spent) > 0
+    assert (final[away]["state"], final[away]["metrics"]["auroc"]) == ("not_asked", None)
+
+
 def test_a_resumed_hub_draws_the_same_cohort(tmp_path):
     """Killed after the dispatch of round 2: nobody new is asked, nobody trains twice."""
     study = a_study(rounds=3, quorum=1, cohort={"sites": 2})

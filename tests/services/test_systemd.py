@@ -97,6 +97,14 @@ def _install(systemd: Systemd, config: Path) -> None:
     _command(systemd, "install-service", config, "--user", USER)
 
 
+def _status_unless(pid: int, old: int) -> str:
+    """What the kernel says of the service's new process; empty while there is none, or systemd prepares it."""
+    if pid in (0, old):
+        return ""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return "" if status.startswith("Name:\t(") else status
+
+
 @pytest.mark.long
 @pytest.mark.s3
 def test_the_service_trains_with_every_wall_of_a_job_standing(systemd, folder, s3_url):
@@ -123,10 +131,9 @@ def test_the_service_trains_with_every_wall_of_a_job_standing(systemd, folder, s
         "no_credentials", "no_new_privileges", "no_network", "no_processes", "no_files",
     }, run  # fmt: skip
     until = time.monotonic() + 60
-    while (again := systemd.main_pid(UNIT)) in (0, first):
+    while not (status := _status_unless(systemd.main_pid(UNIT), first)):
         assert time.monotonic() < until, systemd.run("systemctl", "status", UNIT).stdout
         time.sleep(0.1)
-    status = Path(f"/proc/{again}/status").read_text()
     assert "CapBnd:\t0000000000000000" in status
     assert "NoNewPrivs:\t1" in status
     assert "Seccomp:\t2" in status
@@ -169,13 +176,16 @@ def test_a_program_in_the_unit_reaches_its_folder_and_its_store_and_nothing_else
 @pytest.mark.long
 def test_uninstalling_stops_the_agent_and_keeps_what_the_site_owns(systemd, folder):
     """Keys, ledger and audit log are the institution's, not the service's."""
-    config = write_site(folder, "north")
-    (folder / "store").mkdir()
-    shutil.chown(folder / "store", USER)
+    config, log = write_site(folder, "north"), folder / "north.state" / "agent.log"
+    hub = Hub(directory=folder / "hub", store_url=(folder / "store").as_uri())
+    publish_card(hub)
+    acquaint(hub, load_site(config))
+    for path in (folder / "store", *(folder / "store").rglob("*")):
+        shutil.chown(path, USER)
     _install(systemd, config)
     until = time.monotonic() + 60
-    while not list((folder / "north.state").glob("*.key")):
-        assert time.monotonic() < until
+    while not (log.exists() and "is up" in log.read_text()):
+        assert time.monotonic() < until, systemd.run("systemctl", "status", UNIT).stdout
         time.sleep(0.05)
 
     _command(systemd, "uninstall-service", config)

@@ -195,3 +195,29 @@ def test_a_store_that_is_away_at_the_start_is_waited_for(start, tmp_path):
     finally:
         process.terminate()
         assert process.wait(10) == 0
+
+
+def test_what_is_changed_in_site_yaml_counts_from_the_next_ticket_on(start, tmp_path):
+    """A wrong file changes nothing, and the log says so; nobody has to know that an agent reads a file at its start."""
+    running, study, config = start(), a_study(rounds=9), tmp_path / "north.yaml"
+    given, before = running.hub.publish(study), config.read_text()
+
+    def refusal(round_: int) -> Code:
+        return running.answer(running.hub.ticket(study, given, round=round_)).refusal
+
+    wait(lambda: (tmp_path / "north.state" / "agent.log").exists() and "is up" in running.log(), "the start")
+    config.write_text(before.replace("policy: {}", "policy: {operations: [evaluate]}"))
+    wait(lambda: "counts from now on" in running.log(), "the new file")
+    assert refusal(1) == Code.POLICY_REFUSED
+    for wrong in (
+        before.replace("policy: {}", ""),
+        before + "nonsense: 1\n",
+        before + "state: other\n",
+    ):
+        said = running.log().count("goes on with what")
+        config.write_text(wrong)
+        wait(lambda said=said: running.log().count("goes on with what") > said, "a warning")
+    assert refusal(2) == Code.POLICY_REFUSED
+    config.write_text(before.replace("min_records: 30", "min_records: 100000"))
+    wait(lambda: running.log().count("counts from now on") == 2, "the new file")
+    assert refusal(3) == Code.TOO_FEW_RECORDS
