@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
         print_json({"study": study.name, "sha256": study.sha256, "terms": study.model_dump(mode="json")})
         return 0
     privacy = study.privacy
-    print(f"{args.file} is right: study {study.name!r}, sha256 {study.sha256[:16]}…")
+    print(f"{args.file} is right: study {study.name!r}, terms {study.sha256[:12]}")
     print(f"  recipe   {study.recipe}")
     print(f"  sites    {', '.join(study.sites)} (quorum {study.needed}, deadline {study.deadline_s:g} s)")
     for line in (*_seen(study), *_taking_part(study)):

@@ -32,7 +32,7 @@ def checks() -> list[Check]:
 def ranges(site: Site) -> Iterator[Row]:
     """Values far from what the study expects: milligrams where grams are meant."""
     for study, source in _studies(site):
-        title = f"ranges {study.name} {study.sha256[:8]}"
+        title = f"ranges {study.name} (terms {study.sha256[:8]})"
         wanted = _ranges(study)
         try:
             table = read(source, site.base, list(wanted)).table if wanted else {}
@@ -51,7 +51,7 @@ def persons(site: Site) -> Iterator[Row]:
     """Whose privacy is counted: one who has several records is protected only where a column says so."""
     for study, source in _studies(site):
         job = CopiesJob(site=site.settings.site, study=study, source=source, base=site.base)
-        title = f"persons {study.name} {study.sha256[:8]}"
+        title = f"persons {study.name} (terms {study.sha256[:8]})"
         if source.person is not None:
             yield Row(title, "ok", "told apart by the source's person column; each counts once")
             continue

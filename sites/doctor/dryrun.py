@@ -27,7 +27,7 @@ def checks() -> list[Check]:
 def dry_run(site: Site) -> Iterator[Row]:
     for name in site.settings.sources:
         for study in approved(site, name):
-            title = f"dry run {study.name} {study.sha256[:8]}"
+            title = f"dry run {study.name} (terms {study.sha256[:8]})"
             began = time.monotonic()
             try:
                 size = _round(study, site)

@@ -60,7 +60,7 @@ def studies(site: Site) -> Iterator[Row]:
             missing = not_approved(site, study)
             if missing:
                 text = "published, and not approved here at this hash: nothing of it is looked into or run"
-                yield Row(f"study {name} {study.sha256[:8]}", "warn", text, f"fedrounds-site review {name}")
+                yield Row(f"study {name} (terms {study.sha256[:8]})", "warn", text, f"fedrounds-site review {name}")
             else:
                 yield from _study(site, study, source)
 
@@ -111,7 +111,7 @@ def not_approved(site: Site, study: Study) -> bool:
 
 def _study(site: Site, study: Study, source: Source) -> Iterator[Row]:
     """The recipe, and what the survey job would find."""
-    name = f"study {study.name} {study.sha256[:8]}"
+    name = f"study {study.name} (terms {study.sha256[:8]})"
     job = SurveyJob(site=site.settings.site, study=study, source=source, base=site.base)
     try:
         with apart(site) as workplace:

@@ -244,7 +244,7 @@ def test_a_recipe_that_nobody_approved_is_not_run_by_the_doctor(tmp_path, monkey
     rows = {row.name: row for kind in kinds for row in kind(site)}
 
     assert not mark.exists()
-    assert (rows[name := f"study toy {study.sha256[:8]}"].state, rows[name].cure) == (
+    assert (rows[name := f"study toy (terms {study.sha256[:8]})"].state, rows[name].cure) == (
         "warn", "fedrounds-site review toy",
     )  # fmt: skip
     assert {row for row in rows if study.sha256[:8] in row} == {name}
@@ -263,7 +263,7 @@ def test_an_approved_recipe_works_behind_walls_for_the_doctor_too(tmp_path, monk
             hub.store.put(layout.study_key("toy", study.sha256), hub.key.seal(study))
             approve_here(hub.config, study)
             rows = [row for kind in (studies.studies, data.persons) for row in kind(site)]
-            assert [row.state for row in rows if row.name == f"study toy {study.sha256[:8]}"] == [state]
+            assert [row.state for row in rows if row.name == f"study toy (terms {study.sha256[:8]})"] == [state]
             assert len([row for row in rows if row.name.startswith("persons")]) == (state == "ok")
     finally:
         apart.runner().close()
