@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"  sites    {', '.join(study.sites)} (quorum {study.needed}, deadline {study.deadline_s:g} s)")
     for line in (*_seen(study), *_taking_part(study)):
         print(f"           {line}")
-    print(f"  rounds   {study.rounds}, {study.local.epochs} epochs each, batch {study.local.batch_size}")
+    print(f"  rounds   {study.rounds}, {_training(study)}")
     if privacy.mode == "none":
         print("  privacy  none: updates are sent as they are; each site must allow this study by name")
     elif privacy.mode == "distributed":
@@ -49,6 +49,15 @@ def run(args: argparse.Namespace) -> int:
             f"({privacy.epsilon:g}, {privacy.delta:g})-DP, clip norm {privacy.clip_norm:g}"
         )
     return 0
+
+
+def _training(study: Study) -> str:
+    """What a site does in each round."""
+    if study.privacy.mode == "distributed":
+        return "each one step on all records of all sites"
+    epochs, batch = study.local.epochs, study.local.batch_size
+    size = "batch full" if batch == "full" else f"batches of {batch}"
+    return f"each of {epochs} epoch{'s' if epochs > 1 else ''}, {size}"
 
 
 def _seen(study: Study) -> list[str]:

@@ -60,7 +60,9 @@ def studies(site: Site) -> Iterator[Row]:
             missing = not_approved(site, study)
             if missing:
                 text = "published, and not approved here at this hash: nothing of it is looked into or run"
-                yield Row(f"study {name} (terms {study.sha256[:8]})", "warn", text, f"fedrounds-site review {name}")
+                yield Row(
+                    f"study {name} (terms {study.sha256[:8]})", "warn", text, f"fedrounds-site review {name}"
+                )
             else:
                 yield from _study(site, study, source)
 

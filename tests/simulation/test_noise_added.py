@@ -34,7 +34,9 @@ class AllOut(random.Random):
 
 def noise_seen(folder, study, lost=()):
     """Noise of each site's coordinates, and what was claimed; sites in `lost` cannot pay and drop out."""
-    files = [write_site(folder / "files", site, epsilon=0.01 if site in lost else 1e6) for site in study.sites]
+    files = [
+        write_site(folder / "files", site, epsilon=0.01 if site in lost else 1e6) for site in study.sites
+    ]
     sites = [load_site(file) for file in files]
     seen = run_audited(study, sites, COUNT, folder / "audit", AllOut(), seeded_noise=True)
     assert set(seen.canaries) == set(study.sites) - set(lost)
@@ -90,6 +92,8 @@ def test_each_update_holds_the_noise_that_is_accounted(tmp_path, lost):
     for site, values in scores.items():
         # 120 records of which a fifth is held out, in the public band that divisors are computed from
         plan = schedule(study.local, public_units(96))
-        moved = local["learning_rate"] / plan.batch * CLIP * plan.steps * study.rounds  # a canary that were in
+        moved = (
+            local["learning_rate"] / plan.batch * CLIP * plan.steps * study.rounds
+        )  # a canary that were in
         assert_noise(values, moved / mu_of(claimed[site], DELTA))
     assert set(scores) == set(SITES) - set(lost)

@@ -263,7 +263,9 @@ def test_an_approved_recipe_works_behind_walls_for_the_doctor_too(tmp_path, monk
             hub.store.put(layout.study_key("toy", study.sha256), hub.key.seal(study))
             approve_here(hub.config, study)
             rows = [row for kind in (studies.studies, data.persons) for row in kind(site)]
-            assert [row.state for row in rows if row.name == f"study toy (terms {study.sha256[:8]})"] == [state]
+            assert [row.state for row in rows if row.name == f"study toy (terms {study.sha256[:8]})"] == [
+                state
+            ]
             assert len([row for row in rows if row.name.startswith("persons")]) == (state == "ok")
     finally:
         apart.runner().close()
