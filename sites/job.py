@@ -90,6 +90,7 @@ class TrainJob(RowsJob):
     event: GaussianEvent | None  # what was reserved; None in privacy mode none
     seeded_noise: bool
     threads: int
+    update_norm: float | None = None  # what the update is shortened to
 
 
 class ScoreJob(RowsJob):

@@ -53,6 +53,8 @@ def commit(
         folded=candidate.folded,
         summed=candidate.summed,
         groups=candidate.groups,
+        update_norm=plan.update_norm if candidate.within is not None else None,
+        within=candidate.within,
         working=collected.working,
         sites=dict(sorted(sites.items())),
         metrics=evaluated.pooled,
