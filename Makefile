@@ -42,6 +42,7 @@ services:
 bench: install
 	$(BIN)/python -m benchmarks.round_overhead
 	$(BIN)/python -m benchmarks.secagg
+	$(BIN)/python -m benchmarks.lockstep
 	$(BIN)/python -m benchmarks.poisoning
 	$(BIN)/python -m benchmarks.heart
 

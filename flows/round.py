@@ -18,6 +18,7 @@ from tasks.commit import commit, sweep
 from tasks.contracts import Operation, RoundRecord
 from tasks.dispatch import ask_again, dispatch
 from tasks.evaluate import evaluate
+from tasks.lockstep import walk_round
 from tasks.plan import plan_round
 from tasks.register import register_all
 from tasks.report import report
@@ -38,10 +39,11 @@ def federated_round(hub: Hub, run: str, number: int) -> RoundRecord:
 
     asked = dict.fromkeys(plan.asked, number)
     tickets = dispatch(hub, plan, Operation.TRAIN, asked, plan.base_key, plan.base_sha256, keys)
-    collected = collect(hub, plan, tickets, again, seats)
-    collected, total = open_updates(hub, plan, seats, collected)
+    walked = walk_round(hub, plan, seats, tickets, again)
+    collected = collect(hub, plan, tickets, again, seats, walked)
+    collected, total = open_updates(hub, plan, seats, collected, walked)
 
-    candidate = aggregate(hub, plan, collected, total)
+    candidate = aggregate(hub, plan, collected, total, walked)
 
     tickets = dispatch(hub, plan, Operation.EVALUATE, candidate.rounds, candidate.key, candidate.sha256, keys)
     evaluated = evaluate(hub, plan, candidate, tickets, again, seats)

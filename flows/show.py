@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from rich.console import Group
@@ -89,12 +90,23 @@ def result_table(result: dict[str, Any]) -> Table:
         why = site["code"] or ("not drawn in the last round" if site["state"] == "not_asked" else "")
         note = f" ({why})" if why else ""
         table.add_row(name + note, *_figures(metrics), number(site["epsilon"]), limit, delta)
-    if final["sites"] and not any(any(site["metrics"].values()) for site in final["sites"].values()):
-        table.caption = "no site shows figures of its own (its file: disclosure: {own_figures: true})"
-        table.caption_justify = "left"
+    table.caption, table.caption_justify = "\n".join(_footer(final["sites"].values())) or None, "left"
     table.add_section()
     table.add_row("all sites, pooled", *_figures(Metrics.model_validate(final["metrics"])), "", "", "")
     return table
+
+
+def _footer(sites: Collection[Mapping[str, Any]]) -> Iterator[str]:
+    """What the figures above it do not say by themselves."""
+    if sites and not any(any(site["metrics"].values()) for site in sites):
+        yield "no site shows figures of its own (its file: disclosure: {own_figures: true})"
+    seen = [site["against"] for site in sites if site["against"] is not None]
+    if seen:
+        hub, others = (max(one[who] for one in seen) for who in ("hub", "all_others"))
+        yield (
+            f"ε spent is against the hub and {seen[0]['missing']} of the other sites, and against all who read the "
+            f"models;\nagainst the hub alone it is {hub:.3f}, against the hub and all other sites together {others:.3f}"
+        )
 
 
 def participation_table(record: RoundRecord) -> Table:

@@ -63,6 +63,10 @@ def with_canaries(study: Study, count: int) -> Study:
         left_out.add("secure_aggregation")
     terms: dict[str, Any] = study.model_dump(mode="json", exclude=left_out)
     terms["aggregation"] = {"update_norm": study.aggregation.update_norm}  # what sites do of it
+    terms["rounds"] *= (
+        study.steps
+    )  # in lockstep or not, the same sums with the same noise: of these each is seen
+    terms["privacy"].pop("steps", None)
     length = LOUD * (study.privacy.clip_norm or 1.0)
     wrapped = {"recipe": study.recipe, "settings": study.recipe_settings, "canaries": count, "length": length}
     return Study.model_validate(terms | {"recipe": RECIPE, "recipe_settings": wrapped})

@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import NamedTuple, TypeVar
 
 from infra.errors import InfraError, SealError, StoreError, UploadClosedError
 from infra.store.base import Store
@@ -25,16 +26,17 @@ from sites.gate import Gate
 from sites.identity import own_version
 from sites.job import Beat, Runner, where
 from sites.ledger import Ledger
+from sites.lockstep import Lockstep
 from sites.mailbox import Mailbox
 from sites.notes import end_audit, note_accepted, note_refused
 from sites.outbox import Answer, Outbox
 from sites.progress import ProgressWriter
-from sites.round import Desk, Done, play, settle
+from sites.round import Desk, Done, finished, play, settle
 from sites.settings import Site
 from sites.uploads import can_send, learn_ticket
 from sites.verify import check_ticket, open_ticket
 from tasks import layout
-from tasks.contracts import PROTOCOL, WORK, Code, Presence, Receipt, Ticket
+from tasks.contracts import PROTOCOL, WORK, Code, Operation, Presence, Receipt, Ticket
 from tasks.errors import ContractError, RefusedError
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,17 @@ log = logging.getLogger(__name__)
 PRESENCE_EVERY_S = 12.0
 LIST_EVERY_S = 30.0  # the bell is enough; this catches one that was lost
 LIST_SOON_S = 2.0  # after a bell for which nothing new was listed: a store's list may be behind
+
+
+R = TypeVar("R")
+
+
+class Walking(NamedTuple):
+    """A round in lockstep that is under way."""
+
+    ticket: Ticket
+    progress: ProgressWriter
+    lockstep: Lockstep
 
 
 class Stopped(BaseException):
@@ -79,6 +92,7 @@ class Agent:
         self.home = Belonging(site, store, now, lambda: self.gate.closed)
         self.outbox.forget_old()
         self._busy = False
+        self._walks: dict[str, Walking] = {}  # rounds in lockstep that are under way, by the ticket's name
         self._said: tuple[bool, tuple[str, ...]] = (False, ())
         self._list_at = self._presence_at = 0.0
         self._unsent = self.outbox.undelivered()
@@ -107,7 +121,7 @@ class Agent:
             return False
         self.home.introduce(self.mailbox)
         self.show_presence()
-        worked = self._send_unsent()
+        worked = self._send_unsent() | self._walk()
         if not due:
             return worked
         found = self._look_through(self.mailbox.ticket_keys())
@@ -133,7 +147,10 @@ class Agent:
                 self.home.delivery.presence(said_now)
 
     def close(self) -> None:
-        """The last line of the audit log."""
+        """End what is under way, which goes on in a later life; the last line of the audit log."""
+        for walking in self._walks.values():
+            walking.lockstep.close()
+        self._walks.clear()
         end_audit(self.home.audit)
 
     def _look_at_membership(self) -> None:
@@ -166,6 +183,8 @@ class Agent:
             ticket = open_ticket(raw, key, self.home.hub, self.home.identity)
         except SealError as exc:
             return self._ignore(key, digest, str(exc))
+        if layout.ticket_name(ticket) in self._walks:
+            return False
         known = self.outbox.find(layout.ticket_name(ticket))
         if known is not None and known.ticket.sha256 != ticket.sha256:
             return self._ignore(
@@ -173,6 +192,8 @@ class Agent:
             )
         if known is None:
             self._answer(ticket)
+            if layout.ticket_name(ticket) in self._walks:  # not answered yet
+                return True
         elif self._may_leave(known) and not self.mailbox.has_answer(ticket):
             log.info("the store has lost the answer to %s; the same bytes are sent again", known.name)
             self._send(known)
@@ -188,6 +209,7 @@ class Agent:
     def _answer(self, ticket: Ticket) -> None:
         """Do what the ticket asks, or refuse; keep the answer, then send it."""
         name = layout.ticket_name(ticket)
+        self._end_older(ticket)
         self._busy = True
         log.info("ticket %s: accepted", name)
         progress = ProgressWriter(self.home.delivery, ticket, self.now)
@@ -198,7 +220,46 @@ class Agent:
             note_refused(self.home.audit, ticket, exc.code)
             done = Done(refusal=exc.code)
         finally:
-            self._busy = False
+            self._busy = bool(self._walks)
+        if isinstance(done, Lockstep):
+            self._walks[name], self._busy = Walking(ticket, progress, done), True
+        else:
+            self._finish(ticket, progress, done)
+
+    def _end_older(self, ticket: Ticket) -> None:
+        """An attempt at the same round that is under way ends: the hub asks anew."""
+        for name, walking in list(self._walks.items()):
+            same = (walking.ticket.run, walking.ticket.round) == (ticket.run, ticket.round)
+            if same and ticket.operation == Operation.TRAIN:
+                self._end_walk(name, Done(refusal=Code.EXPIRED))
+
+    def _walk(self) -> bool:
+        """Go on with the rounds in lockstep that are under way; True where something was done."""
+        worked = False
+        for name, walking in list(self._walks.items()):
+            ticket, lockstep = walking.ticket, walking.lockstep
+            try:
+                worked |= self._guarded(lockstep.turn)
+                walking.progress.beat(Beat("training", lockstep.step, ticket.steps or 1))
+                done = finished(lockstep, self.site) if lockstep.over else None
+            except RefusedError as exc:
+                log.warning("ticket %s: refused, %s: %s", name, exc.code, exc)
+                note_refused(self.home.audit, ticket, exc.code)
+                done = Done(refusal=exc.code)
+            if done is not None:
+                self._end_walk(name, done)
+        return worked
+
+    def _end_walk(self, name: str, done: Done) -> None:
+        walking = self._walks.pop(name)
+        try:
+            self._finish(walking.ticket, walking.progress, done)
+        finally:
+            walking.lockstep.close(answered=done.update is not None)
+        self._busy = bool(self._walks)
+
+    def _finish(self, ticket: Ticket, progress: ProgressWriter, done: Done) -> None:
+        """Keep the answer, then send it."""
         receipt = Receipt(
             protocol=min(ticket.protocol, PROTOCOL),
             ticket_sha256=ticket.sha256,
@@ -224,10 +285,10 @@ class Agent:
             progress.delivering()
         self._unsent.append(answer)
         self._send_unsent()
-        log.info("ticket %s: answered", name)
+        log.info("ticket %s: answered", answer.name)
 
-    def _play(self, ticket: Ticket, progress: ProgressWriter) -> Done:
-        try:
+    def _play(self, ticket: Ticket, progress: ProgressWriter) -> Done | Lockstep:
+        def play_it() -> Done | Lockstep:
             check_ticket(ticket, self.now())
             self._check_new(ticket)
             learn_ticket(self.mailbox.store, ticket)
@@ -249,8 +310,16 @@ class Agent:
                     self.now,
                     self.home.audit,
                     self.home.approvals,
+                    self.home.delivery,
                 ),
             )
+
+        return self._guarded(play_it)
+
+    def _guarded(self, work: Callable[[], R]) -> R:
+        """Whatever goes wrong with one ticket is a refusal, but for a store that is away. Raises RefusedError."""
+        try:
+            return work()
         except (RefusedError, StoreError):
             raise
         except InfraError as exc:  # the site's own files, such as a broken ledger: our text, no row's

@@ -14,11 +14,12 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
-from sites.job import Beat, Watch
+from sites.job import ASK, Beat, Session, Watch, read_result
 from sites.sandbox import clean
 from tasks.contracts import Code, Isolation
 from tasks.errors import RefusedError
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 HEARD_EVERY_S = 0.1  # how often the agent looks up while a child works
 GOODBYE_S = 3.0
 LONGEST_LINE = 100_000  # of what a template says
+MOST_LINES = 10_000  # of it that nobody has asked for
 HINTS = {
     "SIGXCPU": ": it used more than policy.resources.cpu_seconds of site.yaml",
     "SIGXFSZ": ": it wrote a file above policy.resources.disk_mb of site.yaml",
@@ -43,6 +45,8 @@ class WarmRunner:
         self.isolation: tuple[Isolation, ...] = ()
         self._template: subprocess.Popen[bytes] | None = None
         self._buffer = b""
+        self._heard: deque[dict[str, Any]] = deque()  # what the template has said, and nobody has read yet
+        self._jobs: set[str] = set()  # that somebody listens to
         self._child: int | None = None  # process group of the job that runs
 
     @property
@@ -59,6 +63,7 @@ class WarmRunner:
             return
         self.close()
         self._buffer = b""
+        self._heard.clear()
         package_root = str(Path(__file__).resolve().parents[1])
         known = os.environ.get("PYTHONPATH")
         self._template = subprocess.Popen(
@@ -80,6 +85,8 @@ class WarmRunner:
         except BaseException:
             self._abandon()
             raise
+        finally:
+            self.forget(folder)
         if status is None:
             self.close()
             raise RefusedError(
@@ -106,11 +113,9 @@ class WarmRunner:
 
     def _follow(self, folder: Path, watch: Watch) -> int | None:
         """Have the job done; returns its process's exit status, None where the template ended before."""
-        self._send(folder)
+        self.send(folder)
         self.isolation = ()
-        for words in self._heard(watch):
-            if words.get("job") != str(folder):
-                continue
+        while (words := self.next_of(folder, watch)) is not None:
             if (
                 words["event"] == "began" and self._child is None
             ):  # the first is sandbox/'s, before any recipe
@@ -124,28 +129,44 @@ class WarmRunner:
                 return int(words["status"])
         return None
 
-    def _send(self, folder: Path) -> None:
+    def begin(self, folder: Path) -> Session:
+        return WarmSession(self, folder)
+
+    def send(self, folder: Path) -> None:
+        """Have the template begin the job of a folder."""
+        self._jobs.add(str(folder))
         assert self._template is not None and self._template.stdin is not None  # noqa: S101 - start() made them
-        with contextlib.suppress(OSError):  # a template that just died is heard of in _heard
+        with contextlib.suppress(OSError):  # a template that just died is heard of in next_of
             self._template.stdin.write(json.dumps({"job": str(folder)}).encode() + b"\n")
             self._template.stdin.flush()
 
-    def _heard(self, watch: Watch) -> Iterator[dict[str, Any]]:
-        """What the template says, until it ends; `watch` is called with None in between."""
-        assert self._template is not None and self._template.stdout is not None  # noqa: S101
+    def next_of(self, folder: Path, watch: Watch) -> dict[str, Any] | None:
+        """What the template says next of one job, None where it ended; `watch` is called with None in between."""
+        if self._template is None or self._template.stdout is None:
+            return None
         fd = self._template.stdout.fileno()
         while True:
+            for i, words in enumerate(self._heard):
+                if words["job"] == str(folder):
+                    del self._heard[i]
+                    return words
             if not select.select([fd], [], [], HEARD_EVERY_S)[0]:
                 watch(None)
                 continue
             data = os.read(fd, 65536)
             if not data:
-                return
+                return None
             watch(None)  # also while a child talks without end
             *lines, self._buffer = (self._buffer + data).split(b"\n")
-            if len(self._buffer) > LONGEST_LINE:
+            if len(self._buffer) > LONGEST_LINE or len(self._heard) > MOST_LINES:
                 raise RefusedError(Code.TRAINING_FAILED, "the job filled the agent's own channel")
-            yield from (json.loads(line) for line in lines)
+            said = [json.loads(line) for line in lines]
+            self._heard.extend(words for words in said if words.get("job") in self._jobs)
+
+    def forget(self, folder: Path) -> None:
+        """Nobody listens to this job any more."""
+        self._jobs.discard(str(folder))
+        self._heard = deque(words for words in self._heard if words.get("job") != str(folder))
 
     def _abandon(self) -> None:
         """Make sure that a job whose result nobody waits for any more does not go on."""
@@ -156,6 +177,66 @@ class WarmRunner:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)
         self.close()  # half a line of a killed child may lie in the pipe: the next job gets a clean one
+
+
+class WarmSession:
+    """A job that stays, in a child of its own: numbers of steps go in through a pipe, beats come out."""
+
+    def __init__(self, runner: WarmRunner, folder: Path):
+        self._runner, self._folder = runner, folder
+        self._child: int | None = None
+        self.began_at: float | None = None
+        os.mkfifo(folder / ASK, 0o600)
+        self._pipe: int | None = os.open(folder / ASK, os.O_RDWR | os.O_CLOEXEC)  # waits for no reader
+        runner.start()
+        self._template = runner.template_pid
+        runner.send(folder)
+
+    def ask(self, step: int) -> None:
+        if self._pipe is not None:
+            os.write(self._pipe, b"%d\n" % step)
+
+    def wait(self, step: int, watch: Watch) -> None:
+        try:
+            self._wait(step, watch)
+        except BaseException:
+            self.close(idle=False)
+            raise
+
+    def _wait(self, step: int, watch: Watch) -> None:
+        while self._pipe is not None and self._runner.template_pid == self._template:
+            words = self._runner.next_of(self._folder, watch)
+            if words is None:
+                break
+            if words["event"] == "began" and self._child is None:
+                self._child, self._runner.isolation = words["pid"], tuple(words["isolation"])
+                self.began_at = time.time()
+            elif words["event"] == "beat" and words["step"] == step:
+                return
+            elif words["event"] == "ended":
+                self._child = None
+                if words["status"] == 0:
+                    read_result(self._folder)  # raises its refusal
+                raise RefusedError(
+                    Code.TRAINING_FAILED, f"the job's process ended with {_named(words['status'])}"
+                )
+        raise RefusedError(
+            Code.TRAINING_FAILED, "the template process ended, and the job of these steps with it"
+        )
+
+    def close(self, idle: bool = True) -> None:
+        """End the job. Where it is at work the template ends too: half a line of it may lie in its pipe."""
+        pipe, self._pipe = self._pipe, None
+        if pipe is None:
+            return
+        os.close(pipe)
+        same = self._runner.template_pid == self._template
+        if same and self._child is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._child, signal.SIGKILL)
+        if same and (self._child is None or not idle):
+            self._runner.close()
+        self._runner.forget(self._folder)
 
 
 def _alive(pid: int) -> bool:

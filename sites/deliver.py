@@ -22,7 +22,10 @@ from infra.store.base import AddressedStore, Store, check_key
 from sites.audit import Audit
 from sites.auditevents import UNLOGGED, BytesOut
 from sites.egress import Egress
+from sites.journal import Bound
+from sites.stepnotes import mend
 from tasks import layout
+from tasks.beats import Said
 from tasks.contracts import Card, Code, Message, Presence, Progress, Receipt, Ticket
 from tasks.errors import ContractError
 from tasks.membership import Enrolment, Succession
@@ -85,6 +88,49 @@ class Delivery:
     def progress(self, ticket: Ticket, progress: Progress) -> None:
         self._say(layout.answer_key(ticket, "progress.json"), progress, logging.DEBUG)
 
+    def said(self, ticket: Ticket, said: Said, vector: bytes, bound: Bound, entry: int) -> None:
+        """A word on a step in lockstep, with the masked vector; before it, where that is large.
+
+        Args:
+            ticket: of the round.
+            said: what this site says.
+            vector: its masked vector of this step.
+            bound: what the journal of the round has kept of it.
+            entry: of the ledger, which has paid for the round (Egress.clear_steps).
+
+        Raises:
+            ContractError: not what this site has bound itself to.
+        """
+        promised = (bound.sum.sha256, bound.pledge.masked_sha256, bound.sum.vector_bytes)
+        if self._egress is None or (said.sum_sha256, _sha256(vector), len(vector)) != promised:
+            raise ContractError(f"a vector of step {said.step} that this site has not kept; it is not sent")
+        key = layout.answer_key(ticket, "step.json")
+        parts = {} if said.vector else {layout.answer_key(ticket, "step.masked"): vector}
+        for place, data in (parts | {key: self.identity.seal(said, self._to, key)}).items():
+            record = partial(
+                self._egress.note, ticket.sha256, place, _sha256(data), len(data), entry, durable=False
+            )
+            limit = max(len(data), MAX_SEALED_BYTES)
+            self._announce(place, data, limit, record, durable=False)
+            self._out(place, data, logging.DEBUG, limit, durable=False)
+
+    def steps_paid(self, ticket: Ticket) -> int:
+        """The ledger's entry that pays for a round in lockstep. Raises ContractError: there is none; nothing leaves."""
+        if self._egress is None:
+            raise ContractError("a step is not sent where no gate looks at it")
+        return self._egress.clear_steps(ticket)
+
+    def mend(self, ticket: Ticket) -> None:
+        """After a fall: make the two logs equal again about the steps of a round (stepnotes.py)."""
+        if self._audit is not None and self._egress is not None:
+            mend(ticket, self._audit, self._egress, self.identity)
+
+    def secure(self) -> None:
+        """Make durable what was noted of steps in lockstep. Raises FileError."""
+        if self._audit is not None and self._egress is not None:
+            self._audit.secure()
+            self._egress.secure()
+
     def probe(self, padding: int = 0) -> None:
         """Write, read back and remove an object of the own prefix: for the doctor.
 
@@ -129,7 +175,7 @@ class Delivery:
             parts = {layout.answer_key(receipt, part): payload, **parts}
         limit = max(len(payload or b""), MAX_SEALED_BYTES)
         for key, data in parts.items():
-            record = partial(self._egress.note, receipt, key, _sha256(data), len(data), entry)
+            record = partial(self._egress.note, receipt.ticket_sha256, key, _sha256(data), len(data), entry)
             self._announce(key, data, limit, record)
         says_so = receipt.refusal == Code.PAUSED_BY_SITE
         for key, data in parts.items():
@@ -158,8 +204,12 @@ class Delivery:
         data: bytes,
         limit: int = MAX_SEALED_BYTES,
         record: Callable[[], None] = lambda: None,
+        durable: bool = True,
     ) -> None:
-        """Note in the audit log, and by `record`, what is about to leave; once, however often it takes to send it."""
+        """Note in the audit log, and by `record`, what is about to leave; once, however often it takes to send it.
+
+        What is not `durable` at once is in the journal of its round, which is, and is secured with others (egress.py).
+        """
         if not check_key(key).startswith(self._prefix) or len(data) > limit:
             raise ContractError(
                 f"not sent: {key} with {len(data)} bytes; this site writes {self._prefix} up to {limit}"
@@ -173,7 +223,8 @@ class Delivery:
         if self._audit is None:
             raise ContractError(f"not sent: {key}; it would leave without a line in the audit log")
         self._audit.note(BytesOut(key=key, bytes=len(data), sha256=_sha256(data)))
-        self._audit.secure()  # before the record, which is durable at once: neither is ever there alone for long
+        if durable:
+            self._audit.secure()  # before the record, durable at once: neither is ever there alone for long
         record()
         self._announced.add((key, _sha256(data)))
 
@@ -185,13 +236,14 @@ class Delivery:
         limit: int = MAX_SEALED_BYTES,
         once: bool = False,
         though_paused: bool = False,
+        durable: bool = True,
     ) -> None:
         if not though_paused and self._paused():
             raise StoreError(
                 f"not sent while the site is paused: {key}; `fedrounds-site resume` lets it go on"
             )
         self._announce(key, data, limit)
-        if (key, _sha256(data)) in self._announced and self._audit is not None:
+        if durable and (key, _sha256(data)) in self._announced and self._audit is not None:
             self._audit.secure()
         if once:
             new = self._store.put_if_absent(key, data)

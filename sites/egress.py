@@ -25,19 +25,21 @@ from sites.auditevents import BytesOut
 from sites.auditread import lines
 from sites.chain import BrokenChainError
 from sites.identity import FORMER, own_public_key
+from sites.journal import begun_for
 from sites.ledger import Ledger, Row
 from sites.outbox import Outbox
 from sites.payload import WORD_BYTES, form_of, norm, read_tensors, word_norm
 from sites.policyterms import Policy
 from tasks import layout
-from tasks.contracts import Code, Message, Name, Operation, Receipt, Sha256, Update
+from tasks.contracts import Code, Message, Name, Operation, Receipt, Sha256, Ticket, Update
 from tasks.errors import ContractError, RefusedError
 from tasks.privacy.distributed import Mechanism
 from tasks.privacy.events import GaussianEvent
 from tasks.study import Study
 
 FILE = "egress.jsonl"  # in the state folder, beside the audit log
-ANSWERS = ("/receipt.json", "/update.safetensors", "/update.masked")  # objects that have a record
+# objects that have a record
+ANSWERS = ("/receipt.json", "/update.safetensors", "/update.masked", "/step.masked", "/step.json")
 ADAM_STEP = 3.17  # learning rates that a step of Adam moves a number at most: Kingma & Ba 2015, section 2.1
 
 
@@ -55,14 +57,8 @@ class EgressRecord(Message):
 
 
 def examine(
-    payload: bytes,
-    given: bytes,
-    study: Study,
-    event: GaussianEvent | None,
-    batch: float,
-    policy: Policy,
-    bound: float | None = None,
-) -> float:
+    payload: bytes, given: bytes, study: Study, event: GaussianEvent | None, batch: float, policy: Policy
+) -> None:
     """Let an update pass that is an update to `given`, and nothing else.
 
     Args:
@@ -72,10 +68,6 @@ def examine(
         event: noise and steps that were reserved for it; None without protection.
         batch: expected units of a step.
         policy: of the site.
-        bound: norm that the study lets an update of this round have; None: any.
-
-    Returns:
-        Its norm.
 
     Raises:
         RefusedError: not_finite, or training_failed: other names or shapes, more bytes than its numbers, or a
@@ -93,14 +85,13 @@ def examine(
     if not math.isfinite(size):
         raise RefusedError(Code.NOT_FINITE, "the update stays here: it has numbers that are not finite")
     possible = norm_bound(study, event, batch, found.numbers)
-    bounds = (policy.max_update_norm, bound, possible)
-    limit = min((one for one in bounds if one is not None), default=math.inf)
+    bounds = (policy.max_update_norm, study.aggregation.update_norm, possible)
+    limit = min((bound for bound in bounds if bound is not None), default=math.inf)
     if size > limit:
         raise RefusedError(
             Code.TRAINING_FAILED,
             f"the update stays here: its norm is {size:.4g}, at most {limit:.4g} is possible or allowed",
         )
-    return size
 
 
 def examine_words(words: bytes, run: Mechanism, units: int) -> None:
@@ -154,6 +145,23 @@ class Egress:
         self._state, self._key, self._now = state, key, now
         self._outbox = Outbox(state / "outbox")
 
+    def clear_steps(self, ticket: Ticket) -> int:
+        """The ledger's entry that pays for the steps of a round in lockstep.
+
+        Raises:
+            ContractError: they are not paid for; none must leave.
+            FileError: ledger or journal cannot be read.
+        """
+        begun = begun_for(self._outbox.folder, ticket.run, ticket.round)
+        with closing(Ledger(self._state, site=self._key.name, read_only=True)) as ledger:
+            for row in ledger.rows():
+                entry, at = row.entry, (ticket.run, ticket.round, begun.paid if begun else 0)
+                if (entry.run, entry.round, entry.attempt) == at and row.state == "charged":
+                    return row.id
+        raise ContractError(
+            f"the steps of round {ticket.round} of {ticket.run} are not in the ledger; none is sent"
+        )
+
     def clear(self, receipt: Receipt, payload: bytes | None) -> int | None:
         """The ledger's entry that pays for an answer; None for one that spends nothing.
 
@@ -178,8 +186,13 @@ class Egress:
             )
         return paid[0]
 
-    def note(self, receipt: Receipt, key: str, digest: str, size: int, entry: int | None) -> None:
-        """Keep the signed record of an object that is about to leave; on disk when this returns.
+    def note(
+        self, ticket_sha256: str, key: str, digest: str, size: int, entry: int | None, durable: bool = True
+    ) -> None:
+        """Keep the signed record of an object that is about to leave; on disk when this returns, if `durable`.
+
+        Steps in lockstep are not: their vectors are on disk in the journal of their round, and `secure` makes the
+        records of many of them durable at once.
 
         Raises:
             FileError: it cannot be written; the object must not leave.
@@ -189,17 +202,25 @@ class Egress:
             key=key,
             sha256=digest,
             bytes=size,
-            ticket_sha256=receipt.ticket_sha256,
+            ticket_sha256=ticket_sha256,
             ledger_entry=entry,
             at=self._now(),
         )
         try:
-            _append(self._state / FILE, self._key.seal(record))
+            _append(self._state / FILE, self._key.seal(record), durable)
         except OSError as exc:
             raise FileError(
                 f"{self._state / FILE} cannot be written ({exc.strerror}); nothing leaves without its record. "
                 f"Make room on the disk, or give the agent's user write access."
             ) from exc
+
+    def secure(self) -> None:
+        """Make every record so far durable. Raises FileError."""
+        try:
+            with (self._state / FILE).open("ab") as file:
+                os.fsync(file.fileno())
+        except OSError as exc:
+            raise FileError(f"{self._state / FILE} cannot be written ({exc.strerror})") from exc
 
     def _check_masked(self, receipt: Receipt, update: Update) -> None:
         """Raises ContractError: these words are not the ones that this site has bound itself to in their sum."""
@@ -218,6 +239,9 @@ class Egress:
         """True where the entry is this attempt's, or of the attempt that made these very bytes."""
         entry = row.entry
         if entry.attempt == receipt.attempt:
+            return True
+        begun = begun_for(self._outbox.folder, entry.run, entry.round)
+        if begun is not None and begun.paid == entry.attempt:  # the attempt that began the steps has paid
             return True
         made = self._outbox.find(f"{entry.run}/{entry.round:05d}-{entry.attempt:02d}-{Operation.TRAIN}")
         if made is None or made.receipt.update is None or receipt.update is None:
@@ -275,8 +299,8 @@ def noted_egress(state: Path, site: str) -> list[EgressRecord]:
     return records
 
 
-def _append(path: Path, line: bytes) -> None:
-    """Add one line durably. What a power cut left of the one before is ended first."""
+def _append(path: Path, line: bytes, durable: bool) -> None:
+    """Add one line, durably if so asked. What a power cut left of the one before is ended first."""
     fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         size = os.fstat(fd).st_size
@@ -285,6 +309,7 @@ def _append(path: Path, line: bytes) -> None:
         if os.write(fd, data) != len(data):
             os.ftruncate(fd, size)
             raise OSError(28, "no space left for a line")
-        os.fsync(fd)
+        if durable:
+            os.fsync(fd)
     finally:
         os.close(fd)

@@ -27,6 +27,7 @@ from tasks.privacy.events import GaussianEvent
 from tasks.study import Study
 
 JOB, RESULT, PARAMETERS, UPDATE = "job.json", "result.json", "parameters.safetensors", "update.safetensors"
+ASK = "ask"  # a pipe through which a job that stays is asked for its next step
 MOST_RESULT_BYTES = 2_000_000  # a plan has a number per round
 
 
@@ -90,7 +91,16 @@ class TrainJob(RowsJob):
     event: GaussianEvent | None  # what was reserved; None in privacy mode none
     seeded_noise: bool
     threads: int
-    update_norm: float | None = None  # what the update is shortened to
+
+
+class StepsJob(RowsJob):
+    """Stay, and give the noised words of each step that is asked for, at the parameters that lie there then."""
+
+    kind: Literal["steps"] = "steps"
+    round: int
+    event: GaussianEvent  # what was reserved
+    seeded_noise: bool
+    threads: int
 
 
 class ScoreJob(RowsJob):
@@ -115,7 +125,7 @@ class MaskJob(_Strict):
     minus: tuple[str, ...] = Field(repr=False)
 
 
-Job = SurveyJob | PlanJob | TrainJob | ScoreJob | MaskJob | CopiesJob | DryJob
+Job = SurveyJob | PlanJob | TrainJob | StepsJob | ScoreJob | MaskJob | CopiesJob | DryJob
 
 
 class Survey(_Strict):
@@ -192,6 +202,7 @@ WORK = {
     "survey": "sites.survey",
     "plan": "sites.protect",
     "train": "sites.train",
+    "steps": "sites.steps",
     "score": "sites.score",
     "mask": "sites.mask",
     "copies": "sites.copies",
@@ -227,8 +238,30 @@ class Runner(Protocol):
             RefusedError: the job died without a result.
         """
 
+    def begin(self, folder: Path) -> Session:
+        """Begin the job of `folder`, which stays until it is closed. Other jobs may run meanwhile."""
+
     def close(self) -> None:
         """End every process of this runner."""
+
+
+class Session(Protocol):
+    """A job that stays."""
+
+    began_at: float | None  # its first line, by the clock; None: it has not said one yet
+
+    def ask(self, step: int) -> None:
+        """Have it begin a step; its parameters lie in the folder. Returns at once."""
+
+    def wait(self, step: int, watch: Watch) -> None:
+        """Return when the step's words lie in the folder; what `watch` raises ends the job.
+
+        Raises:
+            RefusedError: the job refused, or died.
+        """
+
+    def close(self) -> None:
+        """End it. Safe to repeat."""
 
 
 class InlineRunner:
@@ -240,8 +273,38 @@ class InlineRunner:
     def run(self, folder: Path, watch: Watch) -> None:
         work(folder, watch)
 
+    def begin(self, folder: Path) -> Session:
+        return InlineSession(folder)
+
     def close(self) -> None:
         pass
+
+
+class InlineSession:
+    """A job that stays, in this process."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._take: Callable[[int], None] | None = None
+        self.began_at: float | None = None
+
+    def ask(self, step: int) -> None:
+        pass  # the work is done in `wait`
+
+    def wait(self, step: int, watch: Watch) -> None:
+        watch(None)
+        try:
+            if self._take is None:
+                self.began_at = time.time()
+                job = _job.validate_json((self._folder / JOB).read_bytes())
+                self._take = importlib.import_module(WORK[job.kind]).stepping(job, self._folder)
+            self._take(step)
+        except Exception as exc:
+            refusal = _refusal(exc)
+            raise RefusedError(refusal.code, refusal.text) from exc
+
+    def close(self) -> None:
+        self._take = None
 
 
 def write_job(folder: Path, job: Job) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 
-from infra.store.base import Store
+from infra.store.base import Store, Versioned
 from tasks import layout
 from tasks.contracts import Code, Ticket
 from tasks.errors import RefusedError
@@ -75,6 +75,24 @@ class Mailbox:
     def relayed(self, key: str, most_bytes: int) -> bytes | None:
         """What the hub passes on from other sites, for a secure sum."""
         return self.store.get(key, most_bytes)
+
+    def beat(self, ticket: Ticket, tag: str | None) -> Versioned | None:
+        """What the hub shows of a round in lockstep, where it is another than that of `tag`."""
+        return self.store.get_if_changed(layout.beat_key(ticket.run, ticket.round), tag)
+
+    def step_parameters(self, ticket: Ticket, key: str, most_bytes: int) -> bytes | None:
+        """The parameters of a step, where they are too large for a message.
+
+        Raises:
+            RefusedError: bad_ticket: they would lie elsewhere than those of this run.
+        """
+        if not key.startswith((layout.lockstep_prefix(ticket.run), layout.parameters_prefix(ticket.run))):
+            raise RefusedError(Code.BAD_TICKET, f"{key} is no place of parameters of {ticket.run}")
+        return self.store.get(key, most_bytes)
+
+    def own(self, key: str) -> bytes | None:
+        """What this site itself has put there."""
+        return self.store.get(key)
 
     def has_answer(self, ticket: Ticket) -> bool:
         """True where this site's receipt for the ticket lies in the store."""

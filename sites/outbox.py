@@ -19,21 +19,15 @@ from pydantic import BaseModel, ConfigDict
 from infra.errors import FileError
 from infra.identity import Identity, Peer
 from infra.keyfile import sync_folder
+from sites.journal import Bound, bounds_of
 from tasks import layout
-from tasks.contracts import Message, Operation, Receipt, Ticket
-from tasks.secagg.messages import WHAT, SumTerms
-from tasks.secagg.onesum import Pledge, Pledges
+from tasks.contracts import Operation, Receipt, Ticket
+from tasks.secagg.messages import WHAT
+from tasks.secagg.onesum import Pledges
 
 PAYLOAD = ".safetensors"  # also of masked words, which are none
 SUMS = "sums"  # folder of seats.py, beside the outbox
 KEEP_DAYS = 90  # an answer older than this is forgotten; the ledger still refuses to train for it again
-
-
-class Bound(Message):
-    """A secure sum that an answer of this site is part of, and what it has bound itself to in it."""
-
-    sum: SumTerms
-    pledge: Pledge
 
 
 class Answer(BaseModel):
@@ -98,10 +92,14 @@ class _Run(NamedTuple):
             updated=receipt.update is not None,
         )
         if answer.bound is not None:
-            sum_sha256 = answer.bound.sum.sha256
-            known = self.bounds.get(sum_sha256)
-            if known is None or known.pledge.survivors_sha256 is None:  # what was agreed to stays agreed
-                self.bounds[sum_sha256] = answer.bound
+            self.bind(answer.bound)
+
+    def bind(self, bound: Bound) -> None:
+        """What was agreed to stays agreed."""
+        sum_sha256 = bound.sum.sha256
+        known = self.bounds.get(sum_sha256)
+        if known is None or known.pledge.survivors_sha256 is None:
+            self.bounds[sum_sha256] = bound
 
 
 class Outbox:
@@ -180,10 +178,22 @@ class Outbox:
     def _run(self, run: str) -> _Run:
         if run not in self._runs:
             known = _Run({}, {})
-            for answer in sorted(map(_read, self._folder.glob(f"{run}/*.json")), key=_order):
-                known.add(answer)
+            found: list[tuple[tuple[int, int, bool, str], Answer | Bound]] = [
+                (_order(answer), answer) for answer in map(_read, self._folder.glob(f"{run}/*.json"))
+            ]
+            found += [((round_, 0, False, ""), bound) for round_, bound in bounds_of(self._folder, run)]
+            for _, one in sorted(found, key=lambda each: each[0]):  # steps stay in their order
+                known.add(one) if isinstance(one, Answer) else known.bind(one)
             self._runs[run] = known
         return self._runs[run]
+
+    @property
+    def folder(self) -> Path:
+        return self._folder
+
+    def bind(self, run: str, bound: Bound) -> None:
+        """Take in what a journal of this run has kept."""
+        self._run(run).bind(bound)
 
     def _of_round(self, run: str, round_: int, operation: Operation) -> list[_Fact]:
         facts = sorted(self._run(run).facts.values())

@@ -82,6 +82,9 @@ def _denials(settings: SiteSettings, operation: Operation, study: Study, facts: 
     if study.privacy.mode == "distributed" and policy.full_noise:
         text = f"study {study.name!r} asks for a share of the noise, and each update must have all of it: mode local"
         yield _no(Code.PRIVACY_REFUSED, ("policy", "full_noise"), text)
+    if study.steps > 1 and policy.hold_for_human:
+        text = f"study {study.name!r} takes {study.steps} steps in lockstep, and each answer waits for a person here"
+        yield _no(Code.POLICY_REFUSED, ("policy", "hold_for_human"), text)
     if policy.studies is not None and study.name not in policy.studies:
         yield _no(
             Code.POLICY_REFUSED, ("policy", "studies"), f"study {study.name!r} is not among the allowed"

@@ -80,10 +80,12 @@ def _shared(job: PlanJob, _target: float, delta: float) -> _Price:
         run.sites - job.study.may_be_lost
     )  # shares of noise that are in every sum, whatever the hub says of others
     shares = {"hub": surely, "hub_with_missing": run.sites - run.missing, "all_others": 1}
-    before = len(job.released)
-    seen = [run.views(delta, delivered=surely, steps=before + r) for r in range(1, job.rounds_left + 1)]
+    before, steps = sum(event.steps for event in job.released), job.study.steps
+    seen = [
+        run.views(delta, delivered=surely, steps=before + r * steps) for r in range(1, job.rounds_left + 1)
+    ]
     return _Price(
-        event_against(run, shares[job.charge]),
+        event_against(run, shares[job.charge], steps),
         tuple(v.hub_with_missing for v in seen),
         tuple(Against(**v._asdict(), missing=run.missing) for v in seen),
     )

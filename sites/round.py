@@ -17,14 +17,16 @@ from typing import NamedTuple
 from infra.identity import Identity
 from sites.approvals import Approvals
 from sites.audit import Audit
-from sites.deliver import HEADER_SLACK
+from sites.deliver import HEADER_SLACK, Delivery
 from sites.egress import examine, examine_words
 from sites.hiding import Hiding, Masked, hide
 from sites.job import Runner, Scored, ScoreJob, Survey, Trained, TrainJob, Watch
+from sites.journal import Bound
 from sites.ledger import Ledger
+from sites.lockstep import Lockstep
 from sites.mailbox import Mailbox
 from sites.notes import note_charged, note_read, note_reserved
-from sites.outbox import Answer, Bound, Outbox
+from sites.outbox import Answer, Outbox
 from sites.payload import WORD_BYTES, form_of, numbers_of
 from sites.policy import (
     Facts,
@@ -43,9 +45,9 @@ from sites.sums import Summing
 from sites.surveys import surveyed
 from sites.verify import open_study
 from sites.votes import Standing, missing_for
+from sites.walk import begin, check_steps, reserved
 from sites.workplace import Workplace
 from tasks import layout
-from tasks.adaptive import is_within
 from tasks.bands import band, public_units
 from tasks.contracts import WORK, Band, Card, Code, Operation, Scores, Spent, Ticket, Update
 from tasks.errors import ContractError, RefusedError
@@ -67,6 +69,7 @@ class Desk(NamedTuple):
     now: Callable[[], float]
     audit: Audit
     approvals: Approvals
+    delivery: Delivery
 
 
 class Done(NamedTuple):
@@ -91,11 +94,10 @@ class Task(NamedTuple):
     given: bytes  # the parameters
     survey: Survey
     hiding: Hiding | None  # None: the hub sees the answer by itself
-    bound: float | None  # of the norm of an update
 
 
-def play(ticket: Ticket, desk: Desk) -> Done:
-    """Do what the hub's ticket asks, as far as this site allows it.
+def play(ticket: Ticket, desk: Desk) -> Done | Lockstep:
+    """Do what the hub's ticket asks, as far as this site allows it; of a round in lockstep, all but its steps.
 
     Raises:
         RefusedError: it does not, or it cannot be done.
@@ -116,10 +118,12 @@ def play(ticket: Ticket, desk: Desk) -> Done:
     again = _made_before(ticket, desk.outbox)
     if again is not None:
         return again
-    bound = _bound(study, ticket)
     given = _parameters(ticket, desk)
     check_bound(len(given), standing.in_force[study.name])
     numbers = _numbers(given)
+    check_steps(ticket, study) if ticket.operation == Operation.TRAIN else None
+    if ticket.steps is not None:
+        return _lockstep(ticket, study, source, given, numbers, summing, desk)
     hiding = (
         hide(summing, ticket, study, numbers) if study.secure_aggregation.on else None
     )  # before rows are read
@@ -128,7 +132,7 @@ def play(ticket: Ticket, desk: Desk) -> Done:
         survey = surveyed(ticket, study, source, desk.site, workplace, desk.audit)
         check_records(survey, desk.site.settings)
         note_read(desk.audit, ticket, source, survey.records)
-        task = Task(ticket, study, source, given, survey, hiding, bound)
+        task = Task(ticket, study, source, given, survey, hiding)
         if ticket.operation == Operation.EVALUATE:
             return _score(task, desk.site, workplace)
         if study.privacy.mode == "none":
@@ -151,6 +155,50 @@ def play(ticket: Ticket, desk: Desk) -> Done:
             return _train(task, desk, workplace, event, spent)
 
 
+def _lockstep(
+    ticket: Ticket,
+    study: Study,
+    source: Source,
+    given: bytes,
+    numbers: int,
+    summing: Summing,
+    desk: Desk,
+) -> Lockstep:
+    """All of the story before the steps of a round: keys, survey, plan, reserve."""
+    summing.member()  # before rows are read: a site without keys spends nothing
+    with _workplace(ticket, desk) as workplace:
+        survey = surveyed(ticket, study, source, desk.site, workplace, desk.audit)
+        check_records(survey, desk.site.settings)
+        note_read(desk.audit, ticket, source, survey.records)
+        journal = reserved(ticket, study, source, survey, numbers, desk, workplace)
+    standing = desk.approvals.for_ticket(desk.site.settings.policy.approval)
+    return begin(
+        ticket,
+        study,
+        source,
+        given,
+        survey,
+        numbers,
+        summing=summing,
+        journal=journal,
+        desk=desk,
+        workplace=_workplace(ticket, desk),
+        facts=lambda: _facts(ticket, desk, standing),
+    )
+
+
+def finished(lockstep: Lockstep, site: Site) -> Done:
+    """The answer to a ticket whose steps are over: the last vector, which is in the store already.
+
+    Raises:
+        RefusedError: sum_refused: this site was in none of them.
+    """
+    bound, payload = lockstep.newest
+    done = _sealed(Masked(payload, bound), lockstep.spent)
+    shown = band(lockstep.records) if site.settings.disclosure.records else None
+    return done._replace(first_line_at=lockstep.began_at, records=shown)
+
+
 def settle(answer: Answer, site: Site, audit: Audit) -> None:
     """Charge an update that the outbox keeps, before it can leave. Safe to repeat.
 
@@ -169,16 +217,6 @@ def settle(answer: Answer, site: Site, audit: Audit) -> None:
 
 def _parameters(ticket: Ticket, desk: Desk) -> bytes:
     return desk.mailbox.parameters(ticket, desk.site.settings.resources.parameters_mb * 2**20)
-
-
-def _bound(study: Study, ticket: Ticket) -> float | None:
-    """What an update's norm must not pass: the approved study allows what the ticket says, or it is bad_ticket."""
-    if ticket.operation != Operation.TRAIN:
-        return None
-    try:
-        return study.aggregation.bound(ticket.update_norm)
-    except ValueError as exc:
-        raise RefusedError(Code.BAD_TICKET, str(exc)) from exc
 
 
 def _facts(ticket: Ticket, desk: Desk, standing: Standing) -> Facts:
@@ -226,7 +264,6 @@ def _train(
         event=event,
         seeded_noise=site.settings.testing.seeded_noise,
         threads=site.settings.resources.threads,
-        update_norm=task.bound,
     )
     trained = workplace.run(job, Trained, task.given)
     shown = band(task.survey.records) if site.settings.disclosure.records else None
@@ -235,10 +272,9 @@ def _train(
         return _sealed(masked, spent)._replace(first_line_at=trained.began_at, records=shown)
     payload = workplace.update(len(task.given) + HEADER_SLACK)
     batch = event.sample_rate * public_units(task.survey.units) if event else 0.0
-    size = examine(payload, task.given, task.study, event, batch, site.settings.policy, task.bound)
+    examine(payload, task.given, task.study, event, batch, site.settings.policy)
     if task.hiding is not None:
-        within = is_within(size, task.bound) if task.bound and task.study.aggregation.adaptive else None
-        masked = task.hiding.mask(payload, workplace, within)
+        masked = task.hiding.mask(payload, workplace)
         return _sealed(masked, spent)._replace(first_line_at=trained.began_at, records=shown)
     if desk.hub.agreement_key is not None:  # noised is not masked: whoever reads the store need not see it
         place = layout.update_place(task.ticket.run, task.ticket.round)

@@ -13,8 +13,9 @@ from typing import NamedTuple, TypeVar
 
 from infra.identity import Identity
 from infra.signing import verified
+from sites.journal import Bound
 from sites.mailbox import Mailbox
-from sites.outbox import Bound, Outbox
+from sites.outbox import Outbox
 from sites.seats import Seats
 from sites.votes import Vote
 from tasks import layout
@@ -76,7 +77,7 @@ class Summing:
             Operation.DEAL: self._deal,
         }
         steps |= dict.fromkeys(AGREE, self._agree) | dict.fromkeys(OPEN, self._open)
-        return _safely(steps[self._ticket.operation])
+        return safely(steps[self._ticket.operation])
 
     def seeds(self, what: What, length: int) -> tuple[SumTerms, MaskSeeds, int]:
         """The sum that a vector of this ticket is for, what hides the vector, and between how many sites.
@@ -84,20 +85,28 @@ class Summing:
         Raises:
             RefusedError: sum_refused: no keys for it, or the keys have hidden another vector.
         """
-        return _safely(lambda: self._seeds(what, length))
+        return safely(lambda: self._seeds(what, length))
+
+    def member(self) -> Member:
+        """Seat and shares of this site among those whose keys are used in this round.
+
+        Raises:
+            RefusedError: sum_refused: it has none.
+        """
+        return safely(lambda: self._seats.join(self._read(Dealt), self.verify))
 
     def bind(self, sum_: SumTerms, masked_sha256: str) -> Bound:
         """What keeping the masked bytes binds this site to. Raises RefusedError: sum_refused."""
         pledges = self._outbox.pledges(self._ticket.run)
         member = self._member(sum_.cohort_sha256)
-        bound = _safely(lambda: pledge(member, pledges, sum_, masked_sha256))
+        bound = safely(lambda: pledge(member, pledges, sum_, masked_sha256))
         return Bound(sum=sum_, pledge=bound.sums[-1])
 
     def _announce(self) -> Said:
         seating, ticket, secure = self._read(Seating), self._ticket, self._study.secure_aggregation
         terms = seating.terms
         rounds = range(ticket.round, self._study.rounds + 1)
-        expected = secure.seating(ticket.run, ticket.study_sha256, terms.sites, rounds)
+        expected = secure.seating(ticket.run, ticket.study_sha256, terms.sites, rounds, self._study.steps)
         if terms != expected or not set(terms.sites) <= set(self._study.sites):
             raise SecureSumError("the hub's terms of the sums do not follow from the study")
         if len(terms.sites) < min(len(self._study.sites), self._study.cohort.asked(len(self._study.sites))):
@@ -116,12 +125,12 @@ class Summing:
         seat = self._seats.find(announced.directory.terms_sha256)
         if seat is None:
             raise RefusedError(Code.SUM_REFUSED, "this site has announced no keys for what is to be dealt")
-        dealing = deal(seat, announced.directory, announced.announcements, self._verify)
+        dealing = deal(seat, announced.directory, announced.announcements, self.verify)
         return Said(dealing.model_dump_json())
 
     def _seeds(self, what: What, length: int) -> tuple[SumTerms, MaskSeeds, int]:
         ticket = self._ticket
-        member = self._seats.join(self._read(Dealt), self._verify)
+        member = self._seats.join(self._read(Dealt), self.verify)
         of_groups = (
             self._study.groups(member.cohort.dealt, ticket.run, ticket.round) if what == "update" else ()
         )
@@ -150,7 +159,7 @@ class Summing:
         bound = self._bound(agreed.survivors)
         member = self._member(bound.sum.cohort_sha256)
         pledges = self._outbox.pledges(self._ticket.run)
-        opened = unmask(member, pledges, bound.sum, agreed.survivors, agreed.consents, self._verify)
+        opened = unmask(member, pledges, bound.sum, agreed.survivors, agreed.consents, self.verify)
         return Said(opened.model_dump_json())
 
     def _bound(self, survivors: Survivors) -> Bound:
@@ -179,7 +188,7 @@ class Summing:
         except ContractError as exc:
             raise RefusedError(Code.BAD_TICKET, f"{key}: {exc}") from exc
 
-    def _verify(self, site: str, data: bytes, signature: bytes) -> bool:
+    def verify(self, site: str, data: bytes, signature: bytes) -> bool:
         """By the key that this site's people have approved, or its own."""
         if site == self._identity.name:
             return verified(self._identity.signing.public_hex, data, signature)
@@ -190,7 +199,8 @@ class Summing:
 R = TypeVar("R")
 
 
-def _safely(step: Callable[[], R]) -> R:
+def safely(step: Callable[[], R]) -> R:
+    """Raises RefusedError: sum_refused, where the protocol refuses."""
     try:
         return step()
     except SecureSumError as exc:

@@ -44,7 +44,9 @@ def _what(version: Version, site: Site) -> Iterator[str]:
     when = (
         f"by the schedule {study.schedule.cron} ({study.schedule.timezone})" if study.schedule else "by hand"
     )
-    yield f"  how long: {study.rounds} rounds a run, each {study.deadline_s:g} s at most; runs are started {when}"
+    steps = f" of {study.steps} steps in lockstep" if study.steps > 1 else ""
+    most = f"each {study.deadline_s:g} s at most"
+    yield f"  how long: {study.rounds} rounds{steps} a run, {most}; runs are started {when}"
 
 
 def _members(version: Version, site: Site) -> Iterator[str]:
@@ -68,14 +70,6 @@ def _privacy(study: Study, site: Site) -> Iterator[str]:
         if (privacy.mode != "none")
         else "    Others see the combined parameters."
     )
-    if study.aggregation.adaptive:
-        bound = study.aggregation.adaptive
-        yield (
-            f"    Each update is shortened to a norm that the hub says in each round, from {bound.least:g} to "
-            f"{bound.most:g}; whether it was longer goes with it, as one bit"
-            + (" of a sum." if study.secure_aggregation.on else ".")
-            + (" That follows from the noised update, and spends nothing." if privacy.mode == "local" else "")
-        )
     if privacy.epsilon is None or privacy.delta is None:
         yield "  privacy: none, and nothing is counted in the ledger"
         return
@@ -103,6 +97,11 @@ def _against(study: Study, site: Site) -> Iterator[str]:
         f"hub and {run.missing} of the other sites {seen.hub_with_missing:.3g}, against the hub and all other sites "
         f"together {seen.all_others:.3g}"
     )
+    if study.steps > 1:
+        yield (
+            f"    {study.rounds * study.steps} sums of gradients are seen in a run, {study.steps} in a round; a round "
+            f"is paid for as a whole before a row is read"
+        )
     yield f"    the ledger of this site counts epsilon {charged:.3g} (policy.charge: {site.settings.policy.charge})"
 
 
@@ -145,7 +144,10 @@ def _leaves(version: Version, site: Site) -> Iterator[str]:
     )
     if version.study.secure_aggregation.on:
         bound = f"masked in words of {version.study.secure_aggregation.bits} bits, {bound} before"
-    yield f"  leaves, each round: one update, {bound}; signed messages of at most {MAX_SEALED_BYTES} bytes each:"
+    updates = (
+        f"{version.study.steps} vectors (one for each step)" if version.study.steps > 1 else "one update"
+    )
+    yield f"  leaves, each round: {updates}, {bound}; signed messages of at most {MAX_SEALED_BYTES} bytes each:"
     yield (
         f"    receipt (epsilon, batch share in bands, figures of held-out records to {disclosure.decimals} decimals, "
         f"from {disclosure.min_held_out} records on), progress"

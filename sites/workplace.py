@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from sites.caps import guarded
 from sites.job import (
@@ -17,6 +17,8 @@ from sites.job import (
     PlanJob,
     Result,
     Runner,
+    Session,
+    StepsJob,
     Watch,
     read_result,
     write_job,
@@ -33,6 +35,26 @@ R = TypeVar("R", bound=Result)
 FOLDER = "jobs"  # in the state folder
 
 
+class Staying(NamedTuple):
+    """A job that stays, and its folder."""
+
+    session: Session
+    folder: Path
+    watch: Watch
+    caps: Caps  # those of time count for each step
+
+    def ask(self, step: int, given: bytes) -> None:
+        """Have it begin a step at these parameters; returns at once."""
+        (self.folder / UPDATE).unlink(missing_ok=True)  # of the step before: never taken for this one's
+        (self.folder / PARAMETERS).write_bytes(given)
+        self.session.ask(step)
+
+    def words(self, step: int, most_bytes: int) -> bytes:
+        """What it has written for the step. Raises RefusedError: it refused, died, or wrote no such file."""
+        self.session.wait(step, guarded(self.watch, self.caps, self.folder, lambda: True))
+        return read_plain(self.folder / UPDATE, most_bytes)
+
+
 class Workplace:
     """Runs the jobs of one ticket, each in a folder of its own. Removed on leaving."""
 
@@ -47,6 +69,7 @@ class Workplace:
     ):
         self._state, self._folder = state, folder or state / FOLDER / name
         self._runner, self._watch, self._caps = runner, watch, caps
+        self._staying: list[Staying] = []
 
     def __enter__(self) -> Workplace:
         return self
@@ -54,6 +77,8 @@ class Workplace:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for staying in self._staying:
+            staying.session.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def run(self, job: Job, answer: type[R], given: bytes | None = None) -> R:
@@ -62,19 +87,31 @@ class Workplace:
         Raises:
             RefusedError: the job refused, or died.
         """
-        folder = self._folder / job.kind
-        folder.mkdir(parents=True, mode=0o700)
+        folder = self._prepared(job)
         if given is not None:
             (folder / PARAMETERS).write_bytes(given)
-        write_job(folder, job)
-        source = () if isinstance(job, PlanJob | MaskJob | DryJob) else (address(job.source, job.base),)
-        write_cell(folder, Cell(state=self._state, readable=source, caps=self._caps))
         self._watch(None)  # whoever must not work now, says so before rows are read
         self._runner.run(folder, guarded(self._watch, self._caps, folder, lambda: self._runner.working))
         result = read_result(folder)
         if not isinstance(result, answer):
             raise RefusedError(Code.TRAINING_FAILED, f"a {job.kind} job answered as if it were another")
         return result
+
+    def begin(self, job: StepsJob) -> Staying:
+        """Begin a job that stays until this workplace is left."""
+        folder = self._prepared(job)
+        self._watch(None)
+        staying = Staying(self._runner.begin(folder), folder, self._watch, self._caps)
+        self._staying.append(staying)
+        return staying
+
+    def _prepared(self, job: Job) -> Path:
+        folder = self._folder / job.kind
+        folder.mkdir(parents=True, mode=0o700)
+        write_job(folder, job)
+        source = () if isinstance(job, PlanJob | MaskJob | DryJob) else (address(job.source, job.base),)
+        write_cell(folder, Cell(state=self._state, readable=source, caps=self._caps))
+        return folder
 
     def update(self, most_bytes: int, job: str = "train") -> bytes:
         """What a job has written. Raises RefusedError: it is no plain file of that size at most."""

@@ -8,8 +8,9 @@ and one result.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -18,13 +19,12 @@ from infra.hub import Hub
 from infra.orchestrator import emit, step
 from tasks import layout, parameters
 from tasks.aggregation import rule
-from tasks.aggregation.bound import noted
 from tasks.aggregation.descent import descent_of, last_half, stepped
 from tasks.aggregation.grouped import Combined, combine_groups
 from tasks.aggregation.mean import mean
 from tasks.aggregation.reputation import reputation
 from tasks.collect import HEADER_SLACK, Collected, load_parameters, load_update
-from tasks.contracts import GroupSeen, RoundRecord, Summed
+from tasks.contracts import GroupSeen, RoundRecord, Steps, Summed
 from tasks.errors import AggregationError, ContractError, QuorumError
 from tasks.follow import Answer
 from tasks.parameters import Parameters
@@ -32,11 +32,15 @@ from tasks.plan import RoundPlan
 from tasks.privacy.shared import mechanism_of
 from tasks.recent import recent_records
 from tasks.staleness import weight
-from tasks.sums import Total, mean_of, numbers_of, share_within, sums_of
+from tasks.sums import Total, mean_of, numbers_of, sums_of
+from tasks.walked import Walked, keep_tail, mean_of_tails, rounds_averaged
 
 log = logging.getLogger(__name__)
 
 LOOKBACK = 500  # rounds that a site's standing is made of
+
+
+NO_STEPS: Mapping[str, int] = MappingProxyType({})
 
 
 class Candidate(NamedTuple):
@@ -48,9 +52,10 @@ class Candidate(NamedTuple):
     folded: dict[str, int]  # late updates that are in it, and by how many rounds
     summed: Summed | None  # how they were added; None: each by itself
     groups: tuple[GroupSeen, ...]  # where groups were added
-    within: float | None  # of the updates, the share that a bound which adapts left as they were
     began_at: float  # by the hub's clock, when all updates had been checked
     at: float  # and when it was published
+    lockstep: Steps | None = None  # of a round of several steps
+    steps: Mapping[str, int] = NO_STEPS  # in how many of them each site was
 
     @property
     def cohort(self) -> tuple[str, ...]:
@@ -58,10 +63,13 @@ class Candidate(NamedTuple):
 
 
 @step(name="aggregate")
-def aggregate(hub: Hub, plan: RoundPlan, collected: Collected, total: Total | None = None) -> Candidate:
+def aggregate(
+    hub: Hub, plan: RoundPlan, collected: Collected, total: Total | None = None, walked: Walked | None = None
+) -> Candidate:
     """New parameters = base + the rule's combination of the delivered updates; with `total`, + the mean of its sum.
 
-    In privacy mode distributed the sum is of noisy gradients, and the hub takes the step.
+    In privacy mode distributed the sum is of noisy gradients, and the hub takes the step; where a round has several
+    (`walked`), it has taken them.
 
     A late update is scaled by its staleness weight before the rule sees it, and counts as one among the
     others: it is damped, not weighed up by those on time.
@@ -74,8 +82,10 @@ def aggregate(hub: Hub, plan: RoundPlan, collected: Collected, total: Total | No
     raw = load_parameters(hub, plan.manifest, plan.base_key, plan.base_sha256)
     base, most_bytes = parameters.from_bytes(raw), len(raw) + HEADER_SLACK
     groups: tuple[GroupSeen, ...] = ()
-    within = list[bool]()
-    if total is not None:
+    if walked is not None:
+        taken.extend(answer for answer in collected.answers.values() if answer.ok)
+        new = _walked(hub, plan, walked)
+    elif total is not None:
         taken.extend(collected.answers[site] for site in total.sites)
         if plan.study.aggregation.groups:
             combined = _of_groups(hub, plan, total, base)
@@ -84,8 +94,7 @@ def aggregate(hub: Hub, plan: RoundPlan, collected: Collected, total: Total | No
             new = _summed(hub, plan, total, base)
     else:
         updates = _updates(hub, plan, collected, most_bytes, taken)
-        combine = rule(plan.study.aggregation, plan.update_norm)
-        new = parameters.add(base, combine(noted(updates, plan.update_norm, within)))
+        new = parameters.add(base, rule(plan.study.aggregation)(updates))
     if sum(collected.answers.get(answer.site) is answer for answer in taken) < plan.study.needed:
         raise QuorumError(
             f"round {plan.round}: {len(taken)} updates are still what they were when they were checked, the quorum "
@@ -101,12 +110,10 @@ def aggregate(hub: Hub, plan: RoundPlan, collected: Collected, total: Total | No
     hub.store.put_if_absent(key, raw)
     rounds = {a.site: a.ticket.round for a in taken}  # in order: the last word of a site counts
     folded = {a.site: plan.round - a.ticket.round for a in taken if a.ticket.round < plan.round}
-    share = None
-    if plan.study.aggregation.adaptive:
-        share = share_within(total) if total else sum(within) / len(within)
-    return Candidate(
-        key, digest, rounds, folded, total.summed if total else None, groups, share, began_at, hub.now()
-    )
+    summed = walked.summed if walked else total.summed if total else None
+    steps = walked.walk.summary if walked else None
+    counts = {site: walked.walk.steps_of(site) for site in collected.answers} if walked else {}
+    return Candidate(key, digest, rounds, folded, summed, groups, began_at, hub.now(), steps, counts)
 
 
 def _of_groups(hub: Hub, plan: RoundPlan, total: Total, base: Parameters) -> Combined:
@@ -127,7 +134,7 @@ def _of_groups(hub: Hub, plan: RoundPlan, total: Total, base: Parameters) -> Com
         )
         emit("fedrounds.site.odd", site=site, payload={"run": plan.manifest.run, "round": plan.round})
     weights = {site: one.weight for site, one in standing.items()}
-    return combine_groups(sums_of(total, base), plan.update_norm, terms.rule, weights)
+    return combine_groups(sums_of(total, base), terms.update_norm, terms.rule, weights)
 
 
 def _summed(hub: Hub, plan: RoundPlan, total: Total, base: Parameters) -> Parameters:
@@ -142,14 +149,29 @@ def _summed(hub: Hub, plan: RoundPlan, total: Total, base: Parameters) -> Parame
     return mean(chain(_before(hub, plan), [new]))  # one at a time in memory
 
 
+def _walked(hub: Hub, plan: RoundPlan, walked: Walked) -> Parameters:
+    """From the steps of a round; the run's last model is the mean of the last half of all steps."""
+    new = parameters.from_bytes(walked.walk.raw)
+    keep_tail(hub, walked.walk)
+    if plan.round < plan.study.rounds:
+        return new
+    before = {number: _record(hub, plan, number).lockstep for number in rounds_averaged(plan.study)[:-1]}
+    return mean_of_tails(hub, walked.walk, before, new)
+
+
+def _record(hub: Hub, plan: RoundPlan, number: int) -> RoundRecord:
+    record = hub.read(layout.commit_key(plan.manifest.run, number), RoundRecord)
+    if record is None:
+        raise ContractError(
+            f"round {number} of {plan.manifest.run} is gone; restore the store from its backup"
+        )
+    return record
+
+
 def _before(hub: Hub, plan: RoundPlan) -> Iterator[Parameters]:
     """The parameters of the last half of rounds, but for this one's."""
     for number in last_half(plan.study.rounds)[:-1]:
-        record = hub.read(layout.commit_key(plan.manifest.run, number), RoundRecord)
-        if record is None:
-            raise ContractError(
-                f"round {number} of {plan.manifest.run} is gone; restore the store from its backup"
-            )
+        record = _record(hub, plan, number)
         raw = load_parameters(hub, plan.manifest, record.parameters_key, record.parameters_sha256)
         yield parameters.from_bytes(raw)
 

@@ -18,13 +18,14 @@ from tasks import layout, parameters
 from tasks.contracts import Code, RunManifest, SiteRound, Ticket
 from tasks.errors import ContractError
 from tasks.follow import Again, Answer, Follower, never
-from tasks.masked import check_masked, update_sum
+from tasks.masked import check_masked, check_walked, update_sum
 from tasks.parameters import Parameters
 from tasks.plan import RoundPlan
 from tasks.quorum import reason, too_few
 from tasks.registry import site_card
-from tasks.seats import Seats
+from tasks.seats import Seats, is_silent
 from tasks.waiting import Waiting
+from tasks.walked import Walked
 
 HEADER_SLACK = (
     4096  # bytes; an update may differ from the parameters in its safetensors header, not in its arrays
@@ -48,11 +49,17 @@ class Collected(NamedTuple):
 
 
 def collect(
-    hub: Hub, plan: RoundPlan, tickets: dict[str, Ticket], again: Again = never, seats: Seats | None = None
+    hub: Hub,
+    plan: RoundPlan,
+    tickets: dict[str, Ticket],
+    again: Again = never,
+    seats: Seats | None = None,
+    walked: Walked | None = None,
 ) -> Collected:
     """Follow all sites until each has answered, enough have, or time is over; `again` asks those whose job failed.
 
-    With `seats` updates are masked, and are looked at by their size and digest alone.
+    With `seats` updates are masked, and are looked at by their size and digest alone. A round whose steps are over
+    (`walked`) has its sums already: it hears the last word of those that are there.
 
     Raises:
         QuorumError: fewer verified updates than the study's quorum; nothing is combined.
@@ -60,6 +67,7 @@ def collect(
     raw = load_parameters(hub, plan.manifest, plan.base_key, plan.base_sha256)
     base, most_bytes = parameters.from_bytes(raw), len(raw) + HEADER_SLACK
     sum_ = update_sum(plan, seats, base) if seats else None
+    tickets = walked.tickets if walked else tickets
     waiting = Waiting(plan.study.needed, plan.enough, plan.study.grace)
     if plan.study.asynchronous:
         tickets = tickets | plan.carried
@@ -69,9 +77,14 @@ def collect(
 
     def one(site: str) -> Outcome[Answer] | None:
         answer = followers[site].look()
+        if answer is None and walked:
+            answer = _not_waited_for(hub, walked, followers[site], site)
         if answer is None:
             return None
-        answer = check_masked(hub, sum_, answer) if sum_ else check_update(hub, answer, base, most_bytes)
+        if walked and sum_:
+            answer = check_walked(answer, walked)
+        else:
+            answer = check_masked(hub, sum_, answer) if sum_ else check_update(hub, answer, base, most_bytes)
         if answer.ok and answer.known_at is not None:
             waiting.delivered(answer.known_at - answer.ticket.issued_at, answer.known_at)
         return _outcome(hub, plan, answer)
@@ -85,6 +98,13 @@ def collect(
     _check_quorum(hub, plan, answers)
     late = {} if plan.study.asynchronous else _late(hub, plan, base, most_bytes)
     return Collected(answers, late, working)
+
+
+def _not_waited_for(hub: Hub, walked: Walked, follower: Follower, site: str) -> Answer | None:
+    """The end of following a site that was lost on the way."""
+    if site in walked.lost:
+        return follower.give_up(walked.lost[site])
+    return follower.give_up() if site in walked.late and is_silent(hub, site) else None
 
 
 def _works_on(plan: RoundPlan, answer: Answer) -> bool:

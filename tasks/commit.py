@@ -22,6 +22,7 @@ from tasks.follow import Answer
 from tasks.going import check_going
 from tasks.lease import fence
 from tasks.plan import RoundPlan
+from tasks.walked import tidy
 
 NONE: Mapping[str, int] = MappingProxyType({})
 
@@ -53,8 +54,7 @@ def commit(
         folded=candidate.folded,
         summed=candidate.summed,
         groups=candidate.groups,
-        update_norm=plan.update_norm if candidate.within is not None else None,
-        within=candidate.within,
+        lockstep=candidate.lockstep,
         working=collected.working,
         sites=dict(sorted(sites.items())),
         metrics=evaluated.pooled,
@@ -94,7 +94,8 @@ def _phases(plan: RoundPlan, candidate: Candidate, evaluated: Evaluated) -> Phas
 def _site_round(answer: Answer, candidate: Candidate) -> SiteRound:
     """An update that was checked and then overwritten is not in the sum, and the record says so."""
     taken = not answer.ok or answer.site in candidate.cohort
-    return site_round(answer if taken else answer._replace(code=Code.BAD_UPDATE))
+    found = site_round(answer if taken else answer._replace(code=Code.BAD_UPDATE))
+    return found.model_copy(update={"steps": candidate.steps.get(answer.site)})
 
 
 def _with_late(site: SiteRound, late: Answer | None) -> SiteRound:
@@ -132,7 +133,7 @@ def load_records(hub: Hub, run: str) -> list[RoundRecord]:
 
 
 def sweep(hub: Hub, run: str, number: int, sites: Iterable[str], carried: Mapping[str, int] = NONE) -> None:
-    """Take the tickets of all rounds up to `number` out of the mailboxes; they are answered or void.
+    """Take the tickets of all rounds up to `number` out of the mailboxes, and their steps away: answered or void.
 
     But for `carried`: sites that may still answer a training ticket of that round.
     """
@@ -142,6 +143,7 @@ def sweep(hub: Hub, run: str, number: int, sites: Iterable[str], carried: Mappin
             waited_for = round_ == carried.get(site) and key.endswith(f"-{Operation.TRAIN}.json")
             if round_ is not None and round_ <= number and not waited_for:
                 hub.store.delete(key)
+    tidy(hub, run, number)
 
 
 def close(hub: Hub, run: str, rounds: int) -> None:

@@ -235,9 +235,7 @@ class Ticket(Message):
     # of a secure sum: where what the hub passes on from all sites lies, and its digest
     relayed_key: str | None = Field(default=None, max_length=300, exclude_if=_empty)
     relayed_sha256: Sha256 | None = Field(default=None, exclude_if=_empty)
-    update_norm: float | None = Field(
-        default=None, gt=0, exclude_if=_empty
-    )  # to train: bound of an adaptive one
+    steps: int | None = Field(default=None, ge=2, le=1000, exclude_if=_empty)  # of a round in lockstep
     nonce: str = Field(pattern=r"^[0-9a-f]{32}$")
     issued_at: float
     expires_at: float
@@ -354,6 +352,7 @@ class SiteRound(Message):
     health: tuple[Concern, ...] | None = Field(default=None, max_length=16)  # as its receipt says
     reached: Reached | None = None  # of a site without an answer: how far it said it was
     silent_s: float | None = None  # of such a site: seconds since its last sign of life; two clocks
+    steps: int | None = Field(default=None, ge=0, exclude_if=_empty)  # of a round in lockstep: that it was in
     seconds_to_start: float | None = None  # ticket written to the child's first line; two clocks
     seconds_to_deliver: float | None = None  # ticket written to the receipt sealed; two clocks
     seconds_to_hear: float | None = None  # receipt written to the hub knowing it; two clocks
@@ -390,6 +389,15 @@ class GroupSeen(Message):
     beyond: bool = False  # its mean was longer than the study's bound, and it was left out
 
 
+class Steps(Message):
+    """The steps of a round in lockstep, in order; what each has committed is in the chain of `sha256`."""
+
+    sites: tuple[int, ...] = Field(max_length=1000)  # how many sites' gradients were in each
+    moved: tuple[float, ...] = Field(max_length=1000)  # Euclidean length of each, in parameters
+    sha256: Sha256  # of the last commit of a step, which names the one before
+    tail_sha256: Sha256 | None = None  # of the sum of those parameters that are averaged at the run's end
+
+
 class RoundRecord(Message):
     """One committed round: the truth that MLflow and Prefect show."""
 
@@ -402,10 +410,7 @@ class RoundRecord(Message):
     folded: dict[Name, int] = Field(default_factory=dict)  # late updates in it, and by how many rounds
     summed: Summed | None = Field(default=None, exclude_if=_empty)  # None: the hub had each update by itself
     groups: tuple[GroupSeen, ...] = Field(default=(), max_length=200, exclude_if=_empty)  # of a sum in groups
-    update_norm: float | None = Field(default=None, gt=0, exclude_if=_empty)  # where it adapts: of this round
-    within: float | None = Field(
-        default=None, ge=0, le=1, exclude_if=_empty
-    )  # and the share of updates that were shorter
+    lockstep: Steps | None = Field(default=None, exclude_if=_empty)  # of a round of several steps
     working: dict[Name, int] = Field(default_factory=dict)  # asynchronous: who works on, since which round
     sites: dict[Name, SiteRound]  # every site that was asked, or that a pause or its failures kept out
     metrics: Metrics  # pooled over the held-out records of all sites that answered

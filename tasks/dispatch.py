@@ -116,7 +116,7 @@ def _ticket(hub: Hub, plan: RoundPlan, site: str, of: int, subject: Subject) -> 
     relayed = subject.relayed
     if last is not None and subject.is_of(last) and _still_good(hub, last):
         return last
-    card, trains = site_card(hub, site), subject.operation == Operation.TRAIN
+    card = site_card(hub, site)
     ticket = Ticket(
         protocol=min(PROTOCOL, card.protocol) if card else PROTOCOL,
         run=plan.manifest.run,
@@ -131,12 +131,17 @@ def _ticket(hub: Hub, plan: RoundPlan, site: str, of: int, subject: Subject) -> 
         parameters_sha256=subject.sha256,
         relayed_key=relayed.key if relayed else None,
         relayed_sha256=relayed.sha256 if relayed else None,
-        update_norm=plan.update_norm if plan.study.aggregation.adaptive and trains else None,
+        steps=_steps(plan, subject.operation),
         nonce=secrets.token_hex(16),
         issued_at=hub.now(),
         expires_at=hub.now() + plan.study.deadline_s,
     )
     return _write(hub, plan, ticket)
+
+
+def _steps(plan: RoundPlan, operation: Operation) -> int | None:
+    """Of a round in lockstep."""
+    return plan.study.steps if operation == Operation.TRAIN and plan.study.steps > 1 else None
 
 
 def _write(hub: Hub, plan: RoundPlan, ticket: Ticket) -> Ticket:

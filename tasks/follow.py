@@ -92,9 +92,14 @@ class Follower:
         keep_going(hub, ticket.run)
         return None
 
-    def give_up(self) -> Answer:
+    @property
+    def ticket(self) -> Ticket:
+        """The newest attempt."""
+        return self._ticket
+
+    def give_up(self, code: Code = Code.NO_ANSWER) -> Answer:
         """The end of following a site that gives no sign, where the others need not wait for it."""
-        return self._missing(Code.NO_ANSWER)
+        return self._missing(code)
 
     def _wait_for_people(self, refused: Answer) -> Answer | None:
         """Ask again as soon as the site shows the approval; its refusal, where nobody waits for it any more."""

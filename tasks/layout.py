@@ -32,9 +32,13 @@ def run_key(run: str) -> str:
     return f"shared/runs/{run}/run.json"
 
 
+def parameters_prefix(run: str) -> str:
+    return f"shared/runs/{run}/parameters/"
+
+
 def parameters_key(run: str, round_: int, sha256: str) -> str:
     """Parameters after a round; round 0 holds the initial ones. The digest keeps two candidates of a round apart."""
-    return f"shared/runs/{run}/parameters/{round_:05d}-{sha256[:16]}.safetensors"
+    return f"{parameters_prefix(run)}{round_:05d}-{sha256[:16]}.safetensors"
 
 
 def round_of_parameters(key: str) -> int | None:
@@ -120,6 +124,8 @@ def answer_parts(ticket: Ticket) -> dict[str, bool]:
     if ticket.operation not in WORK:  # a step of a secure sum: what it says is in its receipt
         return parts
     parts["progress.json"] = False
+    if ticket.steps is not None:  # of the step that the sites are at: its vector, and what is said of it
+        parts |= {"step.masked": False, "step.json": False}
     if ticket.relayed_key is not None:  # for a secure sum
         return {"update.masked": False, **parts}
     return {"update.safetensors": False, **parts} if ticket.operation == Operation.TRAIN else parts
@@ -197,6 +203,44 @@ def commit_key(run: str, round_: int) -> str:
 def relayed_key(run: str, round_: int, part: str) -> str:
     """Which of those counts: written once."""
     return f"hub/runs/{run}/sums/{round_:05d}-{part}.json"
+
+
+def lockstep_prefix(run: str) -> str:
+    """What the hub shows to the sites of a round in lockstep, by round."""
+    return f"shared/runs/{run}/lockstep/"
+
+
+def beat_key(run: str, round_: int) -> str:
+    """Overwritten with each thing that the sites of the round are to do next."""
+    return f"{lockstep_prefix(run)}{round_:05d}/beat"
+
+
+def step_parameters_key(run: str, round_: int, step: int, sha256: str) -> str:
+    """Parameters after a step that are too large for a message."""
+    return f"{lockstep_prefix(run)}{round_:05d}/{step:05d}-{sha256[:16]}.safetensors"
+
+
+def steps_prefix(run: str) -> str:
+    return f"hub/runs/{run}/steps/"
+
+
+def step_key(run: str, round_: int, step: int) -> str:
+    """The commit of one step; gone when its round is committed."""
+    return f"{steps_prefix(run)}{round_:05d}/{step:05d}.json"
+
+
+def round_of_step(key: str, run: str) -> int | None:
+    """The round of what lies under one of the two prefixes; None where the store lists what no hub has put there."""
+    for prefix in (lockstep_prefix(run), steps_prefix(run)):
+        found = re.match(r"([0-9]{5})/", key.removeprefix(prefix)) if key.startswith(prefix) else None
+        if found:
+            return int(found[1])
+    return None
+
+
+def tail_key(run: str, round_: int) -> str:
+    """Sum of those parameters of a round in lockstep that are averaged at the run's end."""
+    return f"hub/runs/{run}/tails/{round_:05d}"
 
 
 def ended_key(run: str) -> str:

@@ -15,12 +15,12 @@ from tasks.plan import RoundPlan
 from tasks.privacy.shared import scale_of
 from tasks.seats import Seats
 from tasks.secagg.messages import SumTerms
+from tasks.walked import Walked
 
 
 def update_sum(plan: RoundPlan, seats: Seats, base: Parameters) -> SumTerms:
     """The secure sum of a round's updates."""
-    size, secure = sum(array.size for array in base.values()), plan.study.secure_aggregation
-    length = plan.study.words(size)
+    length, secure = sum(array.size for array in base.values()), plan.study.secure_aggregation
     cohort, scale = seats.dealt.cohort, scale_of(plan.study, "update", length)
     groups = plan.study.groups(cohort.dealt, plan.manifest.run, plan.round)
     return secure.sum_of(cohort, plan.round, "update", plan.base_sha256, length, scale, groups)
@@ -38,6 +38,15 @@ def check_masked(hub: Hub, sum_: SumTerms, answer: Answer) -> Answer:
     except ContractError:
         return answer._replace(code=Code.BAD_UPDATE)
     return answer
+
+
+def check_walked(answer: Answer, walked: Walked) -> Answer:
+    """The same answer, or with a code where the last vector that it names is in none of the round's sums."""
+    if not answer.ok:
+        return answer
+    update = answer.receipt.update if answer.receipt else None
+    there = walked.walk.sums.get(update.sum_sha256 or "", frozenset()) if update else frozenset()
+    return answer if answer.site in there else answer._replace(code=Code.BAD_UPDATE)
 
 
 def load_masked(hub: Hub, answer: Answer | None, size: int) -> bytes:

@@ -90,8 +90,13 @@ def summed(record: RoundRecord) -> str:
     how = record.summed
     if how is None:
         return "Secure aggregation off: the hub saw each site's update."
+    steps = record.lockstep
+    if steps is not None:
+        seen = f"{len(steps.sites)} sums of the gradients of {min(steps.sites)} sites or more, a step each,"
+    else:
+        seen = f"the sum of {len(record.cohort)} updates"
     return (
-        f"Secure aggregation: the hub saw the sum of {len(record.cohort)} updates and the sum of their figures, never "
+        f"Secure aggregation: the hub saw {seen} and the sum of their figures, never "
         f"one site's; {how.threshold} of {how.sites} sites must agree to open a sum."
     )
 
@@ -129,7 +134,6 @@ def round_metrics(record: RoundRecord, spent: Mapping[str, float]) -> dict[str, 
         "round/missing": sum(site.code is not None for site in record.sites.values()),
         "round/seconds": record.seconds,
         "round/bytes_up": record.bytes_up,
-        "round/update_norm": record.update_norm,
     }
     return {key: float(value) for key, value in shown.items() if value is not None}
 

@@ -109,7 +109,7 @@ def _set_up(hub: Hub, plan: RoundPlan) -> tuple[Relayed, dict[str, Code]]:
     """Announce and deal, each by tickets of this round; returns where the cohort lies, and why others are not in."""
     run, study = plan.manifest.run, plan.study
     rounds = range(plan.round, study.rounds + 1)
-    terms = study.secure_aggregation.seating(run, plan.manifest.study_sha256, plan.drawn, rounds)
+    terms = study.secure_aggregation.seating(run, plan.manifest.study_sha256, plan.drawn, rounds, study.steps)
     seating = Seating(terms=terms, members=approved_version(hub, study).members)
     where, seating = relay(hub, run, plan.round, "terms", seating)
     known = tuple(site for site in plan.asked if _is_member(hub, site, seating.members))
@@ -167,7 +167,7 @@ def hear(
     while True:
         for site in [site for site in followers if site not in found]:
             answer = followers[site].look()
-            if answer is None and waiting.quorate and _is_silent(hub, site):
+            if answer is None and waiting.quorate and is_silent(hub, site):
                 answer = followers[site].give_up()
             if answer is None:
                 continue
@@ -196,7 +196,8 @@ def said(heard: Mapping[str, Answer], model: type[M]) -> list[M]:
     return found
 
 
-def _is_silent(hub: Hub, site: str) -> bool:
+def is_silent(hub: Hub, site: str) -> bool:
+    """True where a site has not shown itself for long."""
     presence = presence_of(hub, site)
     return presence is None or hub.now() - presence.at > SILENT_S
 

@@ -66,10 +66,16 @@ class SecureAggregation(Message):
     def threshold_of(self, asked: int) -> int:
         return self.threshold or default_threshold(asked)
 
-    def block(self, asked: int) -> int:
-        """For how many rounds so many sites make keys at once: their shares must fit into one message each."""
-        shares = MOST_SAID_BYTES // (SHARE_BYTES * len(WHAT) * (asked - 1))
-        return max(1, min(MOST_BLOCK, shares, MOST_SUMS // len(WHAT)))
+    def block(self, asked: int, steps: int = 1) -> int:
+        """For how many rounds of so many steps sites make keys at once: their shares must fit into one message each."""
+        return max(1, min(MOST_BLOCK, self._sums(asked) // (steps + len(WHAT) - 1)))
+
+    def most_steps(self, asked: int) -> int:
+        """How many steps a round of so many sites can have: its keys are made in one setup."""
+        return self._sums(asked) - len(WHAT) + 1
+
+    def _sums(self, asked: int) -> int:
+        return min(MOST_SAID_BYTES // (SHARE_BYTES * (asked - 1)), MOST_SUMS)
 
     @property
     def largest(self) -> float:
@@ -89,8 +95,9 @@ class SecureAggregation(Message):
         length: int,
         scale_bits: int | None = None,
         groups: tuple[tuple[str, ...], ...] = (),
+        step: int = 1,
     ) -> SumTerms:
-        """One secure sum of a round, as hub and sites reckon it alike: `length` numbers from each site.
+        """One secure sum of a round (of a `step` of it), as hub and sites reckon it alike: `length` numbers from each.
 
         `scale_bits` of an update whose words have noise in them (privacy mode distributed); default: the finest.
         """
@@ -101,6 +108,7 @@ class SecureAggregation(Message):
             cohort_sha256=cohort.sha256,
             round=round_,
             attempt=1,
+            step=step,
             what=what,
             parameters_sha256=parameters_sha256,
             length=length,
@@ -109,7 +117,9 @@ class SecureAggregation(Message):
             groups=groups,
         )
 
-    def seating(self, run: str, study_sha256: str, sites: tuple[str, ...], rounds: range) -> Terms:
+    def seating(
+        self, run: str, study_sha256: str, sites: tuple[str, ...], rounds: range, steps: int = 1
+    ) -> Terms:
         """What these sites' keys are made for, from the first of `rounds` on; as many rounds as fit."""
         return Terms(
             run=run,
@@ -119,8 +129,9 @@ class SecureAggregation(Message):
             min_cohort=self.min_cohort,
             bits=self.bits,
             first_round=rounds.start,
-            rounds=min(len(rounds), self.block(len(sites))),
+            rounds=min(len(rounds), self.block(len(sites), steps)),
             attempts=1,
+            steps=steps,
         )
 
     def check(self, asked: int, expected: int) -> None:

@@ -26,6 +26,7 @@ from tasks.cohort import Asynchronous, Cohort, CoolDown
 from tasks.contracts import Message, Name
 from tasks.rules import Aggregation
 from tasks.secagg.groups import disjoint_groups
+from tasks.secagg.messages import MOST_SUMS
 from tasks.secureterms import SecureAggregation
 
 RecipePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
@@ -65,7 +66,8 @@ class Privacy(Message):
     `local`: each site's updates of the whole run are (epsilon, delta)-DP by themselves. `distributed`: each site
     adds its share of the noise, and the sums of a run are (epsilon, delta)-DP together, whatever `missing` of the
     sites are lost or tell the hub all they know (default: as many as may be missing in a sum); `people` is
-    about how many people, or records, all sites train on together, a public number.
+    about how many people, or records, all sites train on together, a public number. `steps` of a round of mode
+    distributed (default 1) follow each other in lockstep while the sites' jobs stay warm.
     """
 
     mode: Literal["local", "distributed", "none"]
@@ -75,12 +77,13 @@ class Privacy(Message):
 
     people: int | None = Field(default=None, ge=1, le=10**12)
     missing: int | None = Field(default=None, ge=0, le=50)
+    steps: int | None = Field(default=None, ge=1, le=MOST_SUMS)
 
     @model_validator(mode="after")
     def _complete(self) -> Privacy:
-        if self.mode != "distributed" and (self.people is not None or self.missing is not None):
+        if self.mode != "distributed" and (self.people, self.missing, self.steps) != (None, None, None):
             raise ValueError(
-                f"mode {self.mode} takes no people and no missing; remove them or use mode distributed"
+                f"mode {self.mode} takes no people, no missing and no steps; remove them or use mode distributed"
             )
         numbers = {"epsilon": self.epsilon, "delta": self.delta, "clip_norm": self.clip_norm}
         if self.mode == "none" and any(v is not None for v in numbers.values()):
@@ -175,8 +178,6 @@ class Study(Message):
                 "late_updates: fold takes one site's update by itself, and secure_aggregation only shows sums; use "
                 "late_updates: drop, or secure_aggregation: off"
             )
-        if self.aggregation.adaptive:
-            self._check_adaptive()
         if self.asynchronous is not None:
             self._check_asynchronous(self.asynchronous)
         if self.secure_aggregation.on:
@@ -185,18 +186,6 @@ class Study(Message):
         if self.privacy.mode == "distributed":
             self._check_distributed()
         return self
-
-    def _check_adaptive(self) -> None:
-        if self.late_updates == "fold" or self.asynchronous is not None:
-            raise ValueError(
-                "aggregation.update_norm: adaptive is of one round, and late updates were held to another round's; "
-                "set a number, or remove late_updates: fold and asynchronous"
-            )
-        if self.secure_aggregation.largest < 1:
-            raise ValueError(
-                "aggregation.update_norm: adaptive adds a 1 to each update, and secure_aggregation.bound is less; set "
-                "the bound to 1 or more"
-            )
 
     def _check_distributed(self) -> None:
         if not self.secure_aggregation.on:
@@ -211,8 +200,8 @@ class Study(Message):
             )
         if self.local != Local():
             raise ValueError(
-                "privacy mode distributed takes one step on all records in each round, of a size that follows from the "
-                "noise; remove local, or use mode local"
+                "privacy mode distributed takes steps on all records, privacy.steps in each round, of a size that "
+                "follows from the noise; remove local, or use mode local"
             )
         if self.aggregation != Aggregation():
             raise ValueError(
@@ -224,10 +213,12 @@ class Study(Message):
                 f"privacy.missing {self.missing}: expected at least the {self.may_be_lost} sites that may be missing "
                 f"in a sum, and at most half of the {self.asked}; correct it, or raise secure_aggregation.threshold"
             )
-
-    def words(self, numbers: int) -> int:
-        """How many words of a secure sum an update of so many numbers has; one more says whether it was within."""
-        return numbers + (self.aggregation.adaptive is not None)
+        most = self.secure_aggregation.most_steps(self.asked)
+        if self.steps > most:
+            raise ValueError(
+                f"privacy.steps {self.steps}: keys for a round of {self.asked} sites are made for {most} steps at "
+                f"most; take more rounds of fewer steps"
+            )
 
     @property
     def single_updates(self) -> bool:
@@ -248,6 +239,11 @@ class Study(Message):
     def asked(self) -> int:
         """How many sites a round asks."""
         return self.cohort.asked(len(self.sites))
+
+    @property
+    def steps(self) -> int:
+        """Of a round, each a secure sum of its own: one, but in privacy mode distributed where the study says more."""
+        return self.privacy.steps or 1
 
     @property
     def missing(self) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping
-from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +36,7 @@ from tasks.secagg.messages import Consent, SumTerms, Survivors, Unmasking
 from tasks.secagg.onesum import consenting, survivors_of
 from tasks.secagg.opening import recover
 from tasks.secagg.relayed import Agreed, Listed
+from tasks.walked import Walked
 
 log = logging.getLogger(__name__)
 
@@ -67,16 +67,20 @@ class Total(NamedTuple):
 
 @step(name="open")
 def open_updates(
-    hub: Hub, plan: RoundPlan, seats: Seats | None, collected: Collected
+    hub: Hub,
+    plan: RoundPlan,
+    seats: Seats | None,
+    collected: Collected,
+    walked: Walked | None = None,
 ) -> tuple[Collected, Total | None]:
     """The sum of a round's updates, and the answers with those marked that came too late for it.
 
-    None, and the answers as they are, where the hub has each update by itself.
+    None, and the answers as they are, where the hub has each update by itself, or the round's sums are open (`walked`).
 
     Raises:
         QuorumError: too few sites are there to agree or to open.
     """
-    if seats is None:
+    if seats is None or walked is not None:
         return collected, None
     raw = load_parameters(hub, plan.manifest, plan.base_key, plan.base_sha256)
     sum_ = update_sum(plan, seats, parameters.from_bytes(raw))
@@ -123,16 +127,6 @@ def sums_of(total: Total, base: Parameters) -> Iterator[tuple[Group, Parameters]
     """Each group with the sum of its sites' updates, one after another."""
     for part, words in total.parts.items():
         yield Group(part, len(part)), _decoded(words, math.ldexp(1.0, -total.scale_bits), base)
-
-
-def share_within(total: Total) -> float:
-    """Of the sites, how many were within a bound that adapts, as the last word of a sum says; in [0, 1].
-
-    Of groups the median: a site that lies there leads its own group alone.
-    """
-    scale = math.ldexp(1.0, -total.scale_bits)
-    counts = ((len(part), words[-1:].view(f"<i{words.itemsize}")[0]) for part, words in total.parts.items())
-    return median(min(max(float(count) * scale / sites, 0.0), 1.0) for sites, count in counts)
 
 
 def _decoded(words: Words, scale: float, base: Parameters) -> Parameters:

@@ -119,8 +119,18 @@ def forget(hub: Hub, run: str) -> None:
 
 
 def points_of(record: RoundRecord, metrics: dict[str, float]) -> list[Point]:
-    """The metrics at the round's step and time: a repeat gives equal points."""
-    return [Point(key, value, record.round, record.committed_at) for key, value in metrics.items()]
+    """The metrics at the round's step and time: a repeat gives equal points. Steps in lockstep have their own."""
+    points = [Point(key, value, record.round, record.committed_at) for key, value in metrics.items()]
+    steps = record.lockstep
+    if steps is None:
+        return points
+    first = (record.round - 1) * len(steps.sites) + 1
+    figures = {"lockstep/sites": [float(n) for n in steps.sites], "lockstep/moved": list(steps.moved)}
+    return points + [
+        Point(key, value, first + i, record.committed_at)
+        for key, values in figures.items()
+        for i, value in enumerate(values)
+    ]
 
 
 def _open(hub: Hub, study: Study, manifest: RunManifest) -> TrackedRun:

@@ -33,9 +33,9 @@ def run(args: argparse.Namespace) -> int:
     print(f"{args.file} is right: study {study.name!r}, terms {study.sha256[:12]}")
     print(f"  recipe   {study.recipe}")
     print(f"  sites    {', '.join(study.sites)} (quorum {study.needed}, deadline {study.deadline_s:g} s)")
-    for line in (*_seen(study), *_combined(study), *_taking_part(study)):
+    for line in (*_seen(study), *_taking_part(study)):
         print(f"           {line}")
-    print(f"  rounds   {study.rounds}, {study.local.epochs} epochs each, batch {study.local.batch_size}")
+    print(f"  rounds   {study.rounds}, {_training(study)}")
     if privacy.mode == "none":
         print("  privacy  none: updates are sent as they are; each site must allow this study by name")
     elif privacy.mode == "distributed":
@@ -51,6 +51,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _training(study: Study) -> str:
+    """What a site does in each round."""
+    if study.privacy.mode == "distributed":
+        if study.steps == 1:
+            return "each one step on all records of all sites"
+        total = study.rounds * study.steps
+        return f"each of {study.steps} steps in lockstep on all records of all sites, {total} steps in all"
+    epochs, batch = study.local.epochs, study.local.batch_size
+    size = "batch full" if batch == "full" else f"batches of {batch}"
+    return f"each of {epochs} epoch{'s' if epochs > 1 else ''}, {size}"
+
+
 def _seen(study: Study) -> list[str]:
     """What the hub sees of the sites."""
     secure = study.secure_aggregation
@@ -62,21 +74,6 @@ def _seen(study: Study) -> list[str]:
             f"a sum needs {study.needed} updates, so the quorum {study.quorum} counts as {study.needed}"
         )
     return lines
-
-
-def _combined(study: Study) -> list[str]:
-    """How far one update may reach; nothing, where it is as far as it likes."""
-    bound = study.aggregation.update_norm
-    if bound is None:
-        return []
-    if isinstance(bound, float):
-        return [f"each update is shortened to norm {bound:g}"]
-    cost = {"local": "no privacy: it follows from noised updates", "none": "nothing, and is not noised"}
-    return [
-        f"each update is shortened to a norm that adapts: {bound.start:g} at first, then towards quantile "
-        f"{bound.quantile:g} of the updates' norms, within {bound.least:g} to {bound.most:g}",
-        f"what says so is one bit of each site; it costs {cost[study.privacy.mode]}",
-    ]
 
 
 def _taking_part(study: Study) -> list[str]:

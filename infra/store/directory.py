@@ -3,8 +3,8 @@
 Object `a/b` is file b in folder a. A file never changes once it has its name:
 bytes are written to a draft, synced, and renamed or linked into place, then
 the folder is synced. So a reader sees a whole object or none, and what a call
-has returned from survives a power cut (signs of life and bells, which are
-overwritten all the time, may not). Linking fails where the name is taken:
+has returned from survives a power cut (what is
+overwritten all the time may not: PASSING). Linking fails where the name is taken:
 that is put-if-absent. What the system's refusals mean is in direrrors.py.
 """
 
@@ -26,7 +26,8 @@ from infra.store.direrrors import GONE, telling
 DRAFTS = "~drafts"  # in the store's folder; no key has a tilde, so none can name it and no listing shows it
 DRAFT_AGE_S = 24 * 3600  # a draft this old is what a killed writer left behind
 ATTEMPTS = 100  # to use a folder before it is pruned again: each loss of that race takes somebody's delete
-PASSING = ("/bell", "/progress.json", "/presence.json")  # overwritten all the time: a power cut may take them
+# overwritten all the time: a power cut may take them, and who wrote them can write them again
+PASSING = ("/bell", "/progress.json", "/presence.json", "/beat", "/step.masked", "/step.json")
 SETTLED = 1000  # folders to remember: a run has few
 
 _PART = re.compile(r"[A-Za-z0-9._-]+")

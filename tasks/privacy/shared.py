@@ -25,8 +25,9 @@ def mechanism_of(study: Study, dimension: int) -> Mechanism:
     privacy = study.privacy
     if privacy.epsilon is None or privacy.delta is None or privacy.clip_norm is None:
         raise PrivacyError("a study without epsilon, delta and clip_norm has no mechanism")
+    steps = study.rounds * study.steps
     return _planned(
-        privacy.epsilon, privacy.delta, privacy.clip_norm, study.asked, study.missing, dimension, study.rounds
+        privacy.epsilon, privacy.delta, privacy.clip_norm, study.asked, study.missing, dimension, steps
     )
 
 
@@ -37,9 +38,11 @@ def scale_of(study: Study, what: What, length: int) -> int | None:
     return mechanism_of(study, length).scale_bits
 
 
-def event_against(run: Mechanism, shares: int) -> GaussianEvent:
-    """One sum of the run, as an entry of a ledger, for who does not know `shares` of its shares of noise."""
-    return GaussianEvent(noise_multiplier=(1 - LATTICE) / run.mu(shares, steps=1), sample_rate=1.0, steps=1)
+def event_against(run: Mechanism, shares: int, steps: int = 1) -> GaussianEvent:
+    """`steps` sums of the run, as an entry of a ledger, for who does not know `shares` of its shares of noise."""
+    return GaussianEvent(
+        noise_multiplier=(1 - LATTICE) / run.mu(shares, steps=1), sample_rate=1.0, steps=steps
+    )
 
 
 _planned = lru_cache(maxsize=64)(mechanism)

@@ -15,13 +15,16 @@ from sites import ledgerfile
 from sites.audit import Audit
 from sites.auditevents import AgentStopped
 from sites.job import Planned
+from sites.journal import Bound, Journal, bounds_of
 from sites.ledger import Entry, Ledger
 from sites.outbox import Answer, Outbox
 from sites.settings import Limits
 from sites.spending import RunPlan, Standing, keep_plan, known_plan
 from sites.stopfile import halt, halted
-from tasks.contracts import Operation, Receipt, Ticket, Update
+from tasks.contracts import Operation, Receipt, Spent, Ticket, Update
 from tasks.privacy.events import GaussianEvent
+from tasks.secagg.messages import SumTerms
+from tasks.secagg.onesum import Pledge
 from tests.crash.disk import Choose, Disk, Killed
 
 KEY = SigningKey.create("north")
@@ -150,6 +153,37 @@ def test_a_runs_plan_stays(tmp_path, cut):
 
         assert known_plan(disk.root, "toy-1") == plan, f"killed at call {kill}"
         disk.close()
+
+
+def test_a_step_that_was_kept_is_kept(tmp_path):
+    """Its vector has left: a later life that did not know it would mask another one with the same stream."""
+    ticket = an_answer().ticket.model_copy(update={"steps": 3})
+    event = GaussianEvent(noise_multiplier=1.5, sample_rate=1.0, steps=3)
+    spent = Spent(epsilon=1, delta=1e-5, noise_multiplier=1.5, sample_rate=1, steps=3, epsilon_limit=3)
+
+    def life(state: Path) -> None:
+        journal = Journal.known(state / "outbox", ticket)
+        journal = journal or Journal.begin(state / "outbox", ticket, event, spent)
+        for step in range(journal.newest.sum.step + 1 if journal.newest else 1, 4):
+            journal.keep(*a_step(step))
+        journal.close()
+
+    for kill in range(1, 24, 2):
+        disk = lived(tmp_path, kill, 0, life)
+        kept = list(bounds_of(disk.root / "outbox", "toy-1"))
+
+        assert [bound for _, bound in kept] == [a_step(n)[0] for n in (1, 2, 3)], f"killed at call {kill}"
+        assert Journal.known(disk.root / "outbox", ticket).payload == a_step(3)[1]
+        disk.close()
+
+
+def a_step(number: int) -> tuple[Bound, bytes]:
+    """What a site is bound to in a step, and its vector."""
+    vector = bytes([number]) * 16
+    digest = hashlib.sha256(vector).hexdigest()
+    place = {"round": 1, "attempt": 1, "step": number, "parameters_sha256": f"{number:064x}"}
+    sum_ = SumTerms(run="toy-1", cohort_sha256="a" * 64, length=2, bits=64, scale_bits=0, **place)
+    return Bound(sum=sum_, pledge=Pledge(sum_sha256=sum_.sha256, masked_sha256=digest, **place)), vector
 
 
 def test_a_switch_that_was_thrown_stays_thrown(tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -12,8 +14,17 @@ import psutil
 import pytest
 
 from sites.children import WarmRunner
+from sites.job import StepsJob, Survey, SurveyJob
 from sites.sandbox import clean, landlock, seccomp
+from sites.settings import load_site
+from sites.workplace import Workplace
+from tasks import parameters
 from tasks.contracts import Code
+from tasks.errors import RefusedError
+from tasks.privacy.shared import event_against, mechanism_of
+from tasks.recipes import load_recipe
+from tests.federation import write_site
+from tests.flows.test_distributed import shared
 from tests.sites.attacks import a_hostile_study, install
 from tests.sites.builders import ToyHub, a_study, an_agent
 
@@ -65,6 +76,38 @@ def test_a_quiet_recipe_trains_and_the_receipt_names_its_walls(runner, tmp_path)
     assert receipt.update is not None
     achieved = WALLS if landlock.abi() else WALLS - {"no_files"}
     assert set(receipt.isolation) == achieved
+
+
+def test_a_job_that_stays_answers_step_by_step_behind_the_same_walls(runner, tmp_path):
+    """Other jobs run beside it; one that is killed is told, and the template serves on."""
+    study = shared(rounds=1, privacy={"steps": 2})
+    site = load_site(write_site(tmp_path, "north"))
+    rows = {"site": "north", "study": study, "source": site.settings.sources["toy"], "base": site.base}
+    job = StepsJob(
+        **rows,
+        round=1,
+        event=event_against(mechanism_of(study, 5), 3, 2),
+        seeded_noise=False,
+        threads=1,
+    )
+    recipe = load_recipe(study.recipe, study.recipe_settings)
+    given = parameters.to_bytes(recipe.initial_parameters(study.seed))
+
+    with Workplace(tmp_path / "state", "toy-1/00001-01-train", runner, lambda _: None) as workplace:
+        staying, words = workplace.begin(job), []
+        for step in (1, 2):
+            staying.ask(step, given)
+            words.append(staying.words(step, 40))
+            assert workplace.run(SurveyJob(**rows), Survey).units > 50
+            shutil.rmtree(tmp_path / "state" / "jobs" / "toy-1/00001-01-train" / "survey")
+        first = staying.session._child
+        assert set(runner.isolation) >= WALLS - {"no_files"}
+        assert words[0] != words[1] and len(words[0]) == len(words[1]) == 40  # fresh noise
+        os.kill(first, signal.SIGKILL)
+        staying.ask(3, given)
+        with pytest.raises(RefusedError, match="SIGKILL"):
+            staying.words(3, 40)
+    assert not psutil.pid_exists(first)
 
 
 def test_an_inline_job_claims_no_wall(tmp_path):

@@ -1,0 +1,160 @@
+"""Begin a round in lockstep at a site, or go on with one: plan, reserve all its steps, and hand over to lockstep.py.
+
+All steps are in the ledger before a row is read, and once, whatever falls on the
+way: the first line of the round's journal says which attempt has paid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from sites.job import StepsJob
+from sites.journal import Journal
+from sites.ledger import Key, Ledger
+from sites.lockstep import Lockstep
+from sites.notes import note_charged, note_reserved
+from sites.policy import Facts, decide, obey
+from sites.settings import Source
+from sites.spending import charge, dataset_of, plan_round, reserve
+from sites.stepnotes import check_newest
+from sites.workplace import Workplace
+from tasks.contracts import Code, Ticket
+from tasks.errors import RefusedError
+from tasks.privacy.shared import mechanism_of
+from tasks.study import Study
+
+if TYPE_CHECKING:
+    from sites.job import Survey
+    from sites.round import Desk
+    from sites.sums import Summing
+
+
+def check_steps(ticket: Ticket, study: Study) -> None:
+    """Raises RefusedError: bad_ticket: another number of steps than people have approved."""
+    if (ticket.steps or 1) != study.steps:
+        raise RefusedError(
+            Code.BAD_TICKET, f"the ticket asks for {ticket.steps or 1} steps, the study has {study.steps}"
+        )
+
+
+def reserved(
+    ticket: Ticket,
+    study: Study,
+    source: Source,
+    survey: Survey,
+    numbers: int,
+    desk: Desk,
+    workplace: Workplace,
+) -> Journal:
+    """The journal of the round, with all its steps in the ledger: as it was begun before, or begun now.
+
+    Raises:
+        RefusedError: budget_exhausted; or bad_ticket: other steps were begun in this round.
+    """
+    site, folder = desk.site, desk.outbox.folder
+    with closing(Ledger(site.state, site=site.settings.site)) as ledger:
+        journal = Journal.known(folder, ticket)
+        try:
+            check_newest(ticket, journal.newest if journal else None, desk.mailbox, desk.identity)
+            if journal is not None and _is_paid(ledger, ticket, journal):
+                _check_same(ticket, journal)
+                desk.delivery.mend(ticket)
+                return journal
+        except BaseException:
+            if journal is not None:
+                journal.close()
+            raise
+        if journal is not None:  # a life ended before it had paid: nothing was read
+            journal.close()
+        dataset = dataset_of(site, source)
+        event, spent = plan_round(
+            ticket,
+            study,
+            survey.units,
+            numbers,
+            dataset=dataset,
+            site=site,
+            ledger=ledger,
+            workplace=workplace,
+        )
+        journal = Journal.begin(folder, ticket, event, spent)
+        try:
+            reserve(ledger, dataset, ticket, event)
+        except BaseException:
+            journal.close()
+            raise
+        note_reserved(desk.audit, ticket, ledger, event)
+        return journal
+
+
+def begin(
+    ticket: Ticket,
+    study: Study,
+    source: Source,
+    given: bytes,
+    survey: Survey,
+    numbers: int,
+    *,
+    summing: Summing,
+    journal: Journal,
+    desk: Desk,
+    workplace: Workplace,
+    facts: Callable[[], Facts],
+) -> Lockstep:
+    """The steps of the round, from where they stand. Raises RefusedError: sum_refused: this site has no keys."""
+    site, begun = desk.site, journal.begun
+    of_paid = ticket.model_copy(update={"attempt": begun.paid})
+
+    def allowed() -> None:
+        desk.watch(None)
+        obey(decide(site.settings, ticket.operation, study, facts()))
+
+    def paid() -> int:
+        with closing(Ledger(site.state, site=site.settings.site)) as ledger:
+            if charge(ledger, of_paid):
+                note_charged(desk.audit, ticket, ledger)
+        return desk.delivery.steps_paid(ticket)
+
+    job = StepsJob(
+        site=site.settings.site,
+        study=study,
+        source=source,
+        base=site.base,
+        round=ticket.round,
+        event=begun.event,
+        seeded_noise=site.settings.testing.seeded_noise,
+        threads=site.settings.resources.threads,
+    )
+    return Lockstep(
+        ticket,
+        study,
+        given,
+        survey,
+        mechanism_of(study, numbers),
+        summing=summing,
+        journal=journal,
+        job=job,
+        workplace=workplace,
+        identity=desk.identity,
+        hub=desk.hub,
+        mailbox=desk.mailbox,
+        outbox=desk.outbox,
+        delivery=desk.delivery,
+        now=desk.now,
+        allowed=allowed,
+        paid=paid,
+    )
+
+
+def _check_same(ticket: Ticket, journal: Journal) -> None:
+    if not journal.begun.is_of(ticket):
+        raise RefusedError(
+            Code.BAD_TICKET, f"steps of round {ticket.round} of {ticket.run} were begun for other work"
+        )
+
+
+def _is_paid(ledger: Ledger, ticket: Ticket, journal: Journal) -> bool:
+    key = Key(ticket.study, ticket.run, ticket.round, journal.begun.paid)
+    return any(row.entry.key == key for row in ledger.rows())

@@ -1,0 +1,336 @@
+"""Hub: play the steps of a round in lockstep with its sites, each a secure sum of its own.
+
+Hub and sites look at a few overwritten objects in the store (beats.py); there is
+no ticket, flow or task run for a step. A step: vectors arrive, the list of them
+is shown, shares come back, the sum is opened, the parameters move, one
+conditional write commits it. Where all sites are there, the list of all is
+opened at once (secagg/whole.py). Where one is missing, the others sign a list
+without it first (secagg/onesum.py); which one, is written down once.
+"""
+
+from __future__ import annotations
+
+import logging
+from base64 import b64decode
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.hub import Hub
+from infra.orchestrator import show, step, timed
+from tasks import layout, parameters
+from tasks.aggregation.descent import descent_of, stepped
+from tasks.beats import Beat, Given, Said, Stepped
+from tasks.collect import load_parameters
+from tasks.contracts import Code, Summed, Ticket
+from tasks.errors import LeaseError, QuorumError, SecureSumError
+from tasks.follow import Again, Answer, Follower
+from tasks.going import keep_going
+from tasks.lease import keep
+from tasks.plan import RoundPlan
+from tasks.privacy.shared import mechanism_of
+from tasks.quorum import too_few
+from tasks.registry import site_card
+from tasks.relay import find_relayed, read_relayed, relay
+from tasks.sealed import open_from_site
+from tasks.seats import Seats, verifier
+from tasks.secagg.masks import MaskStream
+from tasks.secagg.messages import Consent, Survivors
+from tasks.secagg.onesum import consenting, survivors_of
+from tasks.secagg.opening import recover
+from tasks.secagg.relayed import Listed
+from tasks.waiting import Waiting
+from tasks.walked import Walk, Walked, take, walk_of
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 0.25  # between two looks at a site's receipt
+PATIENCE_S = 20.0  # for a site that is silent in a step, once enough others are there
+FIRST_REST_S, LONGEST_REST_S, GROWTH = 0.001, 0.05, 1.3  # between two looks, as long as nothing comes
+
+
+@step(name="lockstep")
+def walk_round(
+    hub: Hub, plan: RoundPlan, seats: Seats | None, tickets: dict[str, Ticket], again: Again
+) -> Walked | None:
+    """Play all steps of a round that are not committed yet; None where a round is one step.
+
+    Raises:
+        QuorumError: too few sites are there for a step; those that are committed stay so.
+        LeaseError: another hub has taken the study.
+        RunCancelledError: somebody has cancelled the run.
+    """
+    if seats is None or plan.study.steps == 1:
+        return None
+    raw = load_parameters(hub, plan.manifest, plan.base_key, plan.base_sha256)
+    walk = walk_of(hub, plan.study, plan.manifest.run, plan.round, raw)
+    lockstep = Lockstep(hub, plan, seats, tickets, again, walk)
+    rest = longest = min(hub.pause, LONGEST_REST_S)
+    while not lockstep.over:
+        rest = FIRST_REST_S if lockstep.look() else min(rest * GROWTH, longest)
+        if not lockstep.over:
+            hub.wait(rest)
+    terms = seats.dealt.cohort.terms
+    summed = Summed(
+        survivors_sha256=walk.survivors or "",
+        sites=len(seats.dealt.cohort.dealt),
+        threshold=terms.threshold,
+        bits=terms.bits,
+    )
+    return Walked(walk, lockstep.tickets, lockstep.lost, frozenset(lockstep.late), summed)
+
+
+class Lockstep:
+    """The hub's part in the steps of one round: `look` does what can be done now."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        plan: RoundPlan,
+        seats: Seats,
+        tickets: Mapping[str, Ticket],
+        again: Again,
+        walk: Walk,
+    ):
+        self._hub, self._plan, self._seats, self._walk = hub, plan, seats, walk
+        self._cohort, self._verify = seats.dealt.cohort, verifier(hub, seats.members)
+        waiting = Waiting(plan.study.needed)
+        self._followers = {
+            site: Follower(hub, ticket, again, waiting, for_people=True) for site, ticket in tickets.items()
+        }
+        self.lost: dict[str, Code] = {
+            site: plan.left_out.get(site, Code.NO_SEAT) for site in self._cohort.dealt if site not in tickets
+        }
+        self._failed: list[Answer] = []
+        self.late: set[str] = set()  # not in the last step, and not waited for in the next
+        self._look_at = 0.0
+        self._tags: dict[str, str] = {}
+        self._length = parameters.flat(parameters.from_bytes(walk.raw)).size
+        run = mechanism_of(plan.study, self._length)
+        self._scale, self._descent = run.scale_bits, descent_of(run, plan.study.privacy.people or 1)
+        self._begin()
+
+    @property
+    def over(self) -> bool:
+        return self._walk.over
+
+    @property
+    def tickets(self) -> dict[str, Ticket]:
+        """The newest attempts."""
+        return {site: follower.ticket for site, follower in self._followers.items()}
+
+    def look(self) -> bool:
+        """Look once at everything; True where something came of it."""
+        hub = self._hub
+        keep(hub, self._plan.study.name)
+        keep_going(hub, self._plan.manifest.run)
+        if hub.now() >= self._look_at:
+            self._look_at = hub.now() + LOOK_S
+            self._look_at_sites()
+        with timed("list"):
+            heard = [self._hear(site) for site in self._followers if site not in self.lost]
+        if self._survivors is None:
+            return self._list() or any(heard)
+        if not (self._whole or self._consents) and self._agree(self._survivors):
+            return True
+        return self._open() or any(heard)
+
+    def _begin(self) -> None:
+        """The next step, or the end of the steps."""
+        plan, walk = self._plan, self._walk
+        run, number = plan.manifest.run, walk.done + 1
+        self._said: dict[str, Said] = {}
+        self._vectors: dict[str, bytes] = {}
+        self._survivors: Survivors | None = None
+        self._consents: tuple[Consent, ...] | None = None
+        self._enough_at: float | None = None
+        self._tried = 0  # shares that did not open the sum
+        self._base = parameters.from_bytes(walk.raw)
+        key = layout.step_parameters_key(run, plan.round, walk.done, walk.sha256)
+        self._given = Given.of(walk.raw, key if walk.done else plan.base_key)
+        self._whole = not (self.late or self.lost)
+        if walk.over:
+            self._show()
+            return
+        self._sum = plan.study.secure_aggregation.sum_of(
+            self._cohort,
+            plan.round,
+            "update",
+            walk.sha256,
+            self._length,
+            self._scale,
+            step=number,
+        )
+        chosen = find_relayed(self._hub, run, plan.round, self._part)
+        if chosen is not None:
+            self._survivors, self._whole = read_relayed(self._hub, chosen, Listed).survivors, False
+        show("Running", f"step {number} of {plan.study.steps}")
+        self._show()
+
+    @property
+    def _part(self) -> str:
+        return f"list-step-{self._walk.done + 1:05d}"
+
+    def _show(self) -> None:
+        plan = self._plan
+        beat = Beat(
+            run=plan.manifest.run,
+            round=plan.round,
+            cohort_sha256=self._cohort.sha256,
+            step=self._walk.done + 1,
+            given=self._given,
+            whole=self._whole,
+            survivors=self._survivors,
+            consents=self._consents,
+        )
+        with timed("beat"):
+            self._hub.write(layout.beat_key(beat.run, beat.round), beat)
+
+    def _look_at_sites(self) -> None:
+        """Who has refused."""
+        for site, follower in self._followers.items():
+            if site in self.lost or site in self._vectors:
+                continue
+            answer = follower.look()
+            if answer is not None and not answer.ok:
+                log.warning("site %s is not in the next steps: %s", site, answer.code)
+                self.lost[site] = answer.code or Code.NO_ANSWER
+                self._failed.append(answer)
+        here = [site for site in self._cohort.dealt if site not in self.lost or site in self._vectors]
+        if len(here) < self._least and self._survivors is None:
+            raise self._too_few(len(here), "are there")
+        if all(self._hub.now() >= follower.ticket.expires_at for follower in self._followers.values()):
+            raise self._too_few(len(self._vectors), "were there in time")
+
+    @property
+    def _least(self) -> int:
+        return max(self._seats.threshold, self._cohort.terms.min_cohort)
+
+    def _too_few(self, count: int, what: str) -> QuorumError:
+        why = f"step {self._walk.done + 1}: {count} sites {what}, {self._least} are needed"
+        return too_few(self._hub, self._plan, count, self._failed, why=why)
+
+    def _hear(self, site: str) -> bool:
+        """Take in a site's newest word, if it is on this step; True where it was."""
+        key = layout.answer_key(self._followers[site].ticket, "step.json")
+        found = self._hub.store.get_if_changed(key, self._tags.get(key))
+        if found is None:
+            return False
+        self._tags[key] = found.tag
+        said = open_from_site(self._hub, found.data, Said, site_card(self._hub, site), key)
+        place = (self._sum.run, self._sum.round, self._sum.step, self._sum.sha256)
+        if (
+            said is None
+            or said.site != site
+            or (said.run, said.round, said.step, said.sum_sha256) != place
+            or not self._holds(site, said)
+        ):
+            return False
+        self._said[site] = said
+        return True
+
+    def _holds(self, site: str, said: Said) -> bool:
+        """True where the vector is there that the site names; it is named once."""
+        if site in self._vectors:
+            return said.masked_sha256 == self._said[site].masked_sha256
+        size = self._sum.vector_bytes
+        try:
+            raw = b64decode(said.vector, validate=True) if said.vector is not None else None
+        except ValueError:
+            return False
+        if raw is None:
+            place = layout.answer_key(self._followers[site].ticket, "step.masked")
+            raw = self._hub.store.get(place, size)
+        if raw is None or len(raw) != size or parameters.sha256(raw) != said.masked_sha256:
+            self._tags.pop(layout.answer_key(self._followers[site].ticket, "step.json"), None)  # look again
+            return False
+        self._vectors[site] = raw
+        return True
+
+    def _list(self) -> bool:
+        """Show the list of vectors as soon as all are there that are waited for."""
+        masked = {site: self._said[site].masked_sha256 for site in self._vectors}
+        missing = set(self._cohort.dealt) - set(masked)
+        if len(masked) < self._least:
+            return False
+        self._enough_at = self._enough_at or self._hub.now()
+        waited_for = missing - set(self.lost) - self.late
+        if waited_for and self._hub.now() < self._enough_at + PATIENCE_S:
+            return False
+        survivors = survivors_of(self._cohort, self._sum, masked)
+        self._whole = not missing and all(said.whole for said in self._said.values())
+        if not self._whole:
+            listed = Listed(survivors=survivors)
+            _, listed = relay(self._hub, self._sum.run, self._plan.round, self._part, listed)
+            survivors = listed.survivors
+        self._survivors, self.late = survivors, missing
+        self._show()
+        return True
+
+    def _agree(self, survivors: Survivors) -> bool:
+        """Show the signatures as soon as there are enough under the list."""
+        given = [said.consent for said in self._said.values() if said.consent is not None]
+        if len(given) < self._seats.threshold:
+            return False
+        if len(consenting(self._cohort, survivors, given, self._verify)) < self._seats.threshold:
+            return False
+        self._consents = tuple(given)
+        self._show()
+        return True
+
+    def _open(self) -> bool:
+        """Commit the step as soon as there are enough shares."""
+        shares = [said.unmasking for said in self._said.values() if said.unmasking is not None]
+        survivors = self._survivors
+        if survivors is None or len(shares) < self._seats.threshold or len(shares) == self._tried:
+            return False
+        try:
+            with timed("sum"):
+                opened = recover(self._cohort, self._seats.dealt.announcements, self._sum, survivors, shares)
+        except SecureSumError as exc:
+            log.warning("step %d: %s", self._sum.step, exc)
+            self._tried = len(shares)
+            return False
+        for site in sorted(opened.wrong):
+            log.warning(
+                "site %s: a share that it sent or dealt is wrong; the sum was opened without it", site
+            )
+        with timed("sum"):
+            total = np.zeros(self._sum.length, dtype="<u8")
+            for site in survivors.masked:
+                np.add(total, np.frombuffer(self._vectors[site], dtype="<u8"), out=total)
+            MaskStream(opened.seeds, 64).apply(total)
+        self._commit(survivors, total.view(np.int64))
+        return True
+
+    def _commit(self, survivors: Survivors, words: NDArray[np.int64]) -> None:
+        """Take the step, and write it down once.
+
+        Raises:
+            LeaseError: another hub has committed this step.
+        """
+        hub, walk = self._hub, self._walk
+        with timed("commit"):
+            values = np.multiply(words, 2.0**-self._sum.scale_bits, dtype=np.float64)
+            new = stepped(self._base, values, self._descent)
+            raw = parameters.to_bytes(new)
+            number, sha256 = walk.done + 1, parameters.sha256(raw)
+            key = layout.step_parameters_key(walk.run, walk.round, number, sha256)
+            given = Given.of(raw, key)
+            if given.key is not None:
+                hub.store.put_if_absent(key, raw)
+            mine = Stepped(
+                run=walk.run,
+                round=walk.round,
+                step=number,
+                before=walk.last,
+                survivors=survivors,
+                given=given,
+                moved=float(np.linalg.norm(parameters.flat(new) - parameters.flat(self._base))),
+            )
+            place = layout.step_key(walk.run, walk.round, number)
+            if not hub.write_once(place, mine) and hub.read(place, Stepped) != mine:
+                raise LeaseError(f"{place} was committed by another hub. That step holds; this hub stops.")
+        take(hub, walk, mine)
+        self._begin()

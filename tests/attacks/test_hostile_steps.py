@@ -1,0 +1,200 @@
+"""A hub in the wrong hands, in the middle of a round in lockstep: it has its own key, and says what it likes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from infra.signing import SigningKey
+from sites.chain import BrokenChainError
+from sites.egress import noted_egress
+from sites.walk import check_steps
+from tasks import layout, parameters
+from tasks.beats import Beat, Given, Said
+from tasks.contracts import Code, Operation, Ticket
+from tasks.errors import RefusedError, SecureSumError
+from tasks.registry import site_card
+from tasks.relay import find_relayed, read_relayed
+from tasks.sealed import open_from_site
+from tasks.secagg.messages import Survivors
+from tasks.secagg.opening import recover
+from tasks.secagg.relayed import Dealt
+from tests.flows.test_distributed import FOUR, federation
+from tests.flows.test_lockstep import STEPS, Killed, in_steps
+
+NAME = "toy-1/00001-01-train"
+
+
+class Middle:
+    """A run whose hub stopped after its first step, with all four sites at the second; `hub` may say anything."""
+
+    def __init__(self, folder):
+        self.world = federation(folder)
+        self.hub, waits = self.world.hub, self.world.wait
+
+        def wait(seconds):
+            waits(seconds)
+            if self.hub.store.get(layout.step_key("toy-1", 1, 1)) is not None:
+                raise Killed
+
+        self.world.hub = self.hub.with_clock(self.world.now, wait)
+        with pytest.raises(Killed):
+            self.world.run(in_steps(), "toy-1")
+        self.step_all()
+        self.beat = self.hub.read(layout.beat_key("toy-1", 1), Beat)
+        assert self.beat.step == 2 and self.beat.survivors is None
+        self.dealt = read_relayed(self.hub, find_relayed(self.hub, "toy-1", 1, "seated"), Dealt)
+
+    def step_all(self, *names):
+        for name in names or FOUR:
+            self.world.agents[name].step()
+
+    def show(self, *names, **changes):
+        """Another word of the hub, which these sites see."""
+        self.hub.write(layout.beat_key("toy-1", 1), self.beat.model_copy(update=changes))
+        self.step_all(*names)
+
+    def said(self, name) -> Said:
+        key = layout.answer_key(self.ticket(name), "step.json")
+        return open_from_site(self.hub, self.hub.store.get(key), Said, site_card(self.hub, name), key)
+
+    def ticket(self, name) -> Ticket:
+        return Ticket.model_construct(site=name, run="toy-1", round=1, attempt=1, operation=Operation.TRAIN)
+
+    def refusal(self, name) -> Code | None:
+        answer = self.world.agents[name].outbox.find(NAME)
+        return answer.receipt.refusal if answer else None
+
+    def survivors(self, names) -> Survivors:
+        said = {name: self.said(name) for name in FOUR}
+        masked = {name: said[name].masked_sha256 for name in names}
+        return Survivors(sum_sha256=said["east"].sum_sha256, masked=masked)
+
+    def opened(self, survivors: Survivors) -> bool:
+        """Whether all that the sites have said opens this list."""
+        shares = [part for name in FOUR if (part := self.said(name).unmasking) is not None]
+        newest = self.world.agents["east"].outbox.bound("toy-1", survivors.sum_sha256)
+        try:
+            recover(self.dealt.cohort, self.dealt.announcements, newest.sum, survivors, shares)
+        except SecureSumError:
+            return False
+        return True
+
+
+def moved(given: Given) -> Given:
+    arrays = parameters.from_bytes(given.inline)
+    return Given.of(parameters.to_bytes({k: v + np.float32(1e-6) for k, v in arrays.items()}), "shared/x")
+
+
+def test_a_list_without_a_site_for_some_and_the_full_one_for_others_opens_nothing(tmp_path):
+    """Two open the whole, two sign the other list; then each is shown the other one, and gives nothing more."""
+    middle = Middle(tmp_path)
+    whole, fewer = middle.survivors(FOUR), middle.survivors(FOUR[1:])
+
+    middle.show("east", "north", survivors=whole, whole=True)
+    middle.show("south", "west", survivors=fewer, whole=False)
+    assert [middle.said(n).unmasking is not None for n in FOUR] == [True, True, False, False]
+    assert [middle.said(n).consent is not None for n in FOUR] == [False, False, True, True]
+
+    middle.show("north", survivors=fewer, whole=False)
+    middle.show("south", survivors=whole, whole=True)
+    assert middle.said("north").consent is None and middle.refusal("north") is None
+    assert middle.refusal("south") == Code.SUM_REFUSED
+
+    consents = tuple(middle.said(n).consent for n in ("south", "west"))
+    middle.show("west", survivors=fewer, whole=False, consents=consents)
+    assert middle.refusal("west") == Code.SUM_REFUSED  # two signatures are not three
+    assert not middle.opened(whole) and not middle.opened(fewer)
+
+
+def test_a_site_that_fell_signs_no_smaller_list_of_that_step(tmp_path):
+    """It does not know what it has given before: the list of all is the only one that it opens."""
+    middle = Middle(tmp_path)
+    whole, fewer = middle.survivors(FOUR), middle.survivors(FOUR[1:])
+    middle.show("north", survivors=whole, whole=True)
+    world = middle.world
+    world.agents["north"] = world._agent(world.agents["north"].site)
+
+    middle.show("north", survivors=fewer, whole=False)
+    middle.step_all("north")
+    assert middle.said("north").consent is None and middle.refusal("north") is None
+    middle.show("north", survivors=whole, whole=True)
+    assert middle.said("north").unmasking is not None
+
+
+@pytest.mark.parametrize("half", [0, 1])
+def test_what_no_honest_hub_says_is_refused(tmp_path, half):
+    """The same step from other parameters; more steps than were approved; other keys; a step from the same model as
+    another one; other bytes than are named; parameters from elsewhere. Nothing more of the attempt leaves."""
+    middle = Middle(tmp_path)
+    given, all_ = middle.beat.given, middle.survivors(FOUR)
+    lies = [
+        ({"given": moved(given), "survivors": all_}, Code.SUM_REFUSED),
+        ({"step": STEPS + 2}, Code.BAD_TICKET),
+        ({"cohort_sha256": "5" * 64}, Code.SUM_REFUSED),
+        ({"step": 3}, Code.SUM_REFUSED),
+        ({"step": 3, "given": Given(sha256="6" * 64, data=given.data)}, Code.BAD_TICKET),
+        ({"step": 3, "given": Given(sha256="6" * 64, key="sites/east/in/x")}, Code.BAD_TICKET),
+    ]
+    for name, (changes, code) in zip(FOUR, lies[3 * half : 3 * half + 3], strict=False):
+        before = middle.said(name)
+        middle.show(name, **changes)
+        assert middle.refusal(name) == code
+        assert middle.said(name) == before
+
+
+def test_an_older_step_is_not_taken_again(tmp_path):
+    """Neither the very step that was shown before, nor another one under its number."""
+    middle = Middle(tmp_path)
+    before = middle.said("east")
+
+    middle.show("east", step=1)
+    middle.show("east", step=1, given=moved(middle.beat.given))
+    assert middle.said("east") == before and middle.refusal("east") is None
+
+
+def test_a_word_that_the_hub_did_not_sign_is_not_heard(tmp_path):
+    """The store is not the hub."""
+    middle = Middle(tmp_path)
+    before = middle.said("east")
+    forged = middle.beat.model_copy(update={"step": 3, "given": moved(middle.beat.given)})
+    middle.hub.store.put(layout.beat_key("toy-1", 1), SigningKey.create("hub").seal(forged))
+
+    middle.step_all("east")
+    assert middle.said("east") == before and middle.refusal("east") is None
+
+
+def test_a_state_folder_that_is_older_than_the_store_masks_nothing_again(tmp_path):
+    """An old copy of the journal was put back: the site finds its own newer word in the store."""
+    middle = Middle(tmp_path)
+    agent = middle.world.agents["east"]
+    journal = next((agent.site.state / "outbox" / "toy-1").glob("*.steps"))
+    journal.write_bytes(journal.read_bytes().split(b"\n")[0] + b"\n")
+    middle.world.agents["east"] = middle.world._agent(agent.site)
+
+    middle.show("east", given=moved(middle.beat.given))
+    middle.step_all("east")
+    assert middle.refusal("east") == Code.SUM_REFUSED
+
+
+def test_lines_that_a_power_cut_took_of_one_log_are_added_from_the_other(tmp_path):
+    """They become durable a little later than the vectors, which the journal has."""
+    middle = Middle(tmp_path)
+    agent = middle.world.agents["east"]
+    log = agent.site.state / "egress.jsonl"
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-2]))
+    with pytest.raises(BrokenChainError, match="has no signed record"):
+        noted_egress(agent.site.state, "east")
+
+    middle.world.agents["east"] = middle.world._agent(agent.site)
+    middle.step_all("east")
+    assert len([r for r in noted_egress(agent.site.state, "east") if r.key.endswith("step.json")]) >= 3
+
+
+def test_a_ticket_asks_for_the_steps_that_were_approved():
+    """Not for more, and not for a round of one step where several were planned for."""
+    for steps in (STEPS + 1, None):
+        ticket = Ticket.model_construct(steps=steps)
+        with pytest.raises(RefusedError) as caught:
+            check_steps(ticket, in_steps())
+        assert caught.value.code == Code.BAD_TICKET

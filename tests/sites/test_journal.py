@@ -1,0 +1,71 @@
+"""The journal of a round in lockstep: what is torn at its end is nothing, what is torn elsewhere stops the site."""
+
+from __future__ import annotations
+
+import pytest
+
+from infra.errors import FileError
+from sites.journal import Journal, bounds_of
+from sites.outbox import Outbox
+from tasks.contracts import Spent
+from tasks.privacy.events import GaussianEvent
+from tests.crash.test_site_power import a_step, an_answer
+
+TICKET = an_answer().ticket.model_copy(update={"steps": 3})
+EVENT = GaussianEvent(noise_multiplier=1.5, sample_rate=1.0, steps=3)
+SPENT = Spent(epsilon=1, delta=1e-5, noise_multiplier=1.5, sample_rate=1, steps=3, epsilon_limit=3)
+
+
+@pytest.fixture
+def journal(tmp_path):
+    """Two steps are in it."""
+    made = Journal.begin(tmp_path / "outbox", TICKET, EVENT, SPENT)
+    for step in (1, 2):
+        made.keep(*a_step(step))
+    yield made
+    made.close()
+
+
+def path(tmp_path):
+    return next((tmp_path / "outbox" / "toy-1").iterdir())
+
+
+def test_a_record_that_is_torn_at_the_end_has_never_been(tmp_path, journal):
+    """It was not synced, so nothing of it has left; the next one takes its place."""
+    whole = path(tmp_path).read_bytes()
+    begin = whole.rfind(b'{"bound"')
+    for cut in range(begin, len(whole)):
+        path(tmp_path).write_bytes(whole[:cut])
+        known = Journal.known(tmp_path / "outbox", TICKET)
+        assert (known.newest, known.payload) == a_step(1)
+        known.close()
+    known = Journal.known(tmp_path / "outbox", TICKET)
+    known.keep(*a_step(2))
+    known.close()
+    assert path(tmp_path).read_bytes() == whole
+
+
+def test_a_record_that_is_changed_before_the_end_is_told(tmp_path, journal):
+    """The site would forget what it has bound itself to."""
+    whole = path(tmp_path).read_bytes()
+    path(tmp_path).write_bytes(whole.replace(a_step(1)[1], bytes(16)))
+
+    for look in (
+        lambda: Journal.known(tmp_path / "outbox", TICKET),
+        lambda: list(bounds_of(tmp_path / "outbox", "toy-1")),
+    ):
+        with pytest.raises(FileError, match="is damaged; restore it"):
+            look()
+
+
+def test_without_its_vectors_it_still_says_what_the_site_is_bound_to(tmp_path, journal):
+    """The newest stays: the answer may have to be made from it. Pledges of the run hold all, in their order."""
+    before = len(path(tmp_path).read_bytes())
+    journal.forget_vectors()
+    journal.keep(*a_step(3))
+    known = Journal.known(tmp_path / "outbox", TICKET)
+
+    assert known.payload == a_step(3)[1] and len(path(tmp_path).read_bytes()) < before * 2
+    assert a_step(1)[1] not in path(tmp_path).read_bytes()
+    assert [p.step for p in Outbox(tmp_path / "outbox").pledges("toy-1").sums] == [1, 2, 3]
+    known.close()
