@@ -58,7 +58,7 @@ def with_canaries(study: Study, count: int) -> Study:
         raise StudyError(
             f"study {study.name!r} has privacy mode none: it promises nothing that an audit could refute"
         )
-    left_out = {"schedule", "cohort", "grace", "asynchronous"}
+    left_out = {"schedule", "cohort", "grace", "asynchronous", "start"}  # a wrapped model begins at its own
     if study.privacy.mode == "local":
         left_out.add("secure_aggregation")
     terms: dict[str, Any] = study.model_dump(mode="json", exclude=left_out)

@@ -45,11 +45,13 @@ def run(args: argparse.Namespace) -> int:
     from simulation.federation import Federation
     from tasks.begin import new_run_name
     from tasks.errors import QuorumError
+    from tasks.starting import keep_start
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     console = Console()
     with tempfile.TemporaryDirectory(prefix="fedrounds-") as folder:
         federation = Federation(Path(folder), sites)
+        keep_start(federation.hub, study, args.file)
         name = new_run_name(study.name, federation.hub.now())
         with view(federation.hub, name, live=True):
             try:

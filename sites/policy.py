@@ -138,6 +138,22 @@ def check_study(ticket: Ticket, known: Collection[str]) -> None:
         )
 
 
+def check_start(ticket: Ticket, study: Study) -> None:
+    """The first round trains from what this site's people have approved, where the study names it.
+
+    Raises:
+        RefusedError: bad_ticket.
+    """
+    if study.start is None or (ticket.round, ticket.operation) != (1, Operation.TRAIN):
+        return
+    if ticket.parameters_sha256 != study.start.sha256:
+        raise RefusedError(
+            Code.BAD_TICKET,
+            f"round 1 of {ticket.run} starts from {ticket.parameters_sha256[:12]}, and the approved study from "
+            f"{study.start.sha256[:12]}",
+        )
+
+
 def check_order(ticket: Ticket, bases: Sequence[Base]) -> None:
     """A run only goes forward, on one line of models: what this site remembers of it binds the hub.
 

@@ -35,6 +35,7 @@ from sites.policy import (
     check_evaluation,
     check_order,
     check_records,
+    check_start,
     check_study,
 )
 from sites.policyterms import Hours
@@ -107,6 +108,7 @@ def play(ticket: Ticket, desk: Desk) -> Done | Lockstep:
     standing = desk.approvals.for_ticket(desk.site.settings.policy.approval)
     source = approve(study, ticket, desk.site.settings, _facts(ticket, desk, standing))
     check_study(ticket, desk.outbox.studies_of(ticket.run))
+    check_start(ticket, study)
     check_order(ticket, desk.outbox.bases(ticket.run))
     summing = _summing(ticket, study, standing, desk)
     if ticket.operation not in WORK:

@@ -35,6 +35,8 @@ def _what(version: Version, site: Site) -> Iterator[str]:
     yield from _members(version, site)
     yield "  signed by the hub" if version.from_hub else "  from a file: not compared with what the hub has"
     yield f"  code: {study.recipe}, sha256 {version.recipe_sha256}, installed at this site"
+    if study.start is not None:
+        yield f"  begins from: {study.start}, sha256 {study.start.sha256}; round 1 trains from nothing else here"
     yield f"  operations: {', '.join(sorted(version.operations))}"
     yield (
         f"  reads: {source.url}" + (f", persons by column {source.person!r}" if source.person else "")

@@ -15,7 +15,8 @@ from tasks import layout, parameters
 from tasks.contracts import RunManifest
 from tasks.errors import ContractError, StudyError
 from tasks.propose import propose
-from tasks.recipes import load_recipe, recipe_sha256
+from tasks.recipes import recipe_sha256
+from tasks.starting import starting_parameters
 from tasks.study import Study
 
 
@@ -30,15 +31,15 @@ def begin(hub: Hub, study: Study, run: str) -> RunManifest:
     """Write what is fixed for the whole run.
 
     Raises:
-        StudyError: the recipe is not installed or refuses its settings, or the run exists with another study.
+        StudyError: the recipe is not installed or refuses its settings, the store has not what the study starts
+            from, or the run exists with another study.
     """
     known = hub.read(layout.run_key(run), RunManifest)
     if known is not None:
         if known.study_sha256 != study.sha256:
             raise StudyError(f"run {run!r} was begun with another version of study {study.name!r}")
         return known
-    initial = load_recipe(study.recipe, study.recipe_settings).initial_parameters(study.seed)
-    raw = parameters.to_bytes(initial)
+    raw = starting_parameters(hub, study)
     manifest = RunManifest(
         run=run,
         study=study.name,

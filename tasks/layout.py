@@ -23,6 +23,11 @@ def studies_prefix() -> str:
     return "shared/studies/"
 
 
+def start_key(study: str, sha256: str) -> str:
+    """Parameters that a study begins from, where these are not its recipe's own."""
+    return f"{studies_prefix()}{study}/start-{sha256}.safetensors"
+
+
 def proposal_key(study: str) -> str:
     """The newest version of a study that the hub asks its sites to approve."""
     return f"{studies_prefix()}{study}/proposed.json"
@@ -45,6 +50,11 @@ def round_of_parameters(key: str) -> int | None:
     """The round after which parameters came to be, by their key; None where no parameters lie."""
     found = re.fullmatch(r"shared/runs/[^/]+/parameters/([0-9]{5})-[0-9a-f]{16}\.safetensors", key)
     return int(found[1]) if found else None
+
+
+def run_of_parameters(key: str) -> str:
+    """The run in a key of `parameters_key`."""
+    return key.split("/")[2]
 
 
 def sums_prefix(run: str) -> str:

@@ -25,7 +25,7 @@ records stay with them. Each version is the model after one round.
 - Sites: {names(study.sites)}
 - Input: raw columns {names(columns)}; recipe `{study.recipe}`
 - Output: `score`, the probability of the positive class
-- Privacy: {privacy(study)}
+- Privacy: {privacy(study)}{_begins(study)}
 - Alias `champion`: the best AUROC (else the lowest loss) on the held-out records of all sites
 - Alias `latest`: the newest version
 
@@ -83,6 +83,12 @@ sites took part in the round.{_late(record)} All held-out records together: {fig
 Privacy: {privacy(study)}. {summed(record)} Parameters sha256: `{record.parameters_sha256}`.
 
 {rows}"""
+
+
+def _begins(study: Study) -> str:
+    if study.start is None:
+        return ""
+    return f"\n- Begins from {study.start}, sha256 `{study.start.sha256}`; what that has cost is not counted here"
 
 
 def summed(record: RoundRecord) -> str:

@@ -154,7 +154,7 @@ def _make_version(
     """Model, files, metrics, version: in an order that lets a repeat go on where it stopped."""
     raw = load_parameters(hub, manifest, record.parameters_key, record.parameters_sha256)
     spent = run.spent_by(record.round)
-    tags, card = _version_tags(hub, record, spent), modelcard.round_card(study, record, spent)
+    tags, card = _version_tags(hub, study, record, spent), modelcard.round_card(study, record, spent)
     model = _model(run, study, record, ANONYMOUS | tags | {NOTE: card})
     with TemporaryDirectory() as folder:
         _write_files(Path(folder), study, record, raw, (model.id, run.parent.id))
@@ -220,7 +220,7 @@ def _identity(record: RoundRecord) -> dict[str, str]:
     return {"run": record.run, "round": str(record.round)}
 
 
-def _version_tags(hub: Hub, record: RoundRecord, spent: Mapping[str, float]) -> dict[str, str]:
+def _version_tags(hub: Hub, study: Study, record: RoundRecord, spent: Mapping[str, float]) -> dict[str, str]:
     before = hub.read(layout.registered_key(record.run, record.round - 1), Registered)  # none before round 1
     tags = {key: f"{value:.6f}" for key, value in record.metrics.model_dump().items() if value is not None}
     tags |= {
@@ -229,6 +229,16 @@ def _version_tags(hub: Hub, record: RoundRecord, spent: Mapping[str, float]) -> 
         "recipe_sha256": record.recipe_sha256,
         "parameters_sha256": record.parameters_sha256,
         "epsilon_max": f"{max(spent.values()):.6f}" if spent else "none",
-        "parent_version": str(before.model_version) if before else "none",
+        "parent_version": str(before.model_version) if before else _parent(study),
     }
+    if study.start is not None:
+        tags["start_sha256"] = study.start.sha256
     return _identity(record) | tags
+
+
+def _parent(study: Study) -> str:
+    """Of a run's first version: what the run began from, in MLflow's words; of another model with its name."""
+    start = study.start
+    if start is None or start.version is None:
+        return "none"
+    return str(start.version) if start.model == study.name else f"{start.model}/{start.version}"

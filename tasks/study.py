@@ -28,6 +28,7 @@ from tasks.rules import Aggregation
 from tasks.secagg.groups import disjoint_groups
 from tasks.secagg.messages import MOST_SUMS
 from tasks.secureterms import SecureAggregation
+from tasks.start import Start
 
 RecipePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 MAX_ROUNDS = 10_000
@@ -40,6 +41,7 @@ NEWER = (
     "cool_down",
     "asynchronous",
     "secure_aggregation",
+    "start",
 )
 OFF = SecureAggregation(on=False)
 
@@ -144,6 +146,7 @@ class Study(Message):
     local: Local = Local()
     privacy: Privacy
     secure_aggregation: SecureAggregation = OFF
+    start: Start | None = None  # None: the recipe's own
     aggregation: Aggregation = Aggregation()
     evaluation: Evaluation = Evaluation()
     schedule: Schedule | None = None

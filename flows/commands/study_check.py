@@ -32,6 +32,8 @@ def run(args: argparse.Namespace) -> int:
     privacy = study.privacy
     print(f"{args.file} is right: study {study.name!r}, terms {study.sha256[:12]}")
     print(f"  recipe   {study.recipe}")
+    if study.start is not None:
+        print(f"  start    {study.start}, sha256 {study.start.sha256[:16]}…")
     print(f"  sites    {', '.join(study.sites)} (quorum {study.needed}, deadline {study.deadline_s:g} s)")
     for line in (*_seen(study), *_taking_part(study)):
         print(f"           {line}")

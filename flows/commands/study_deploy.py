@@ -40,11 +40,13 @@ def run(args: argparse.Namespace) -> int:
     from infra.hub import Hub
     from infra.orchestrator import deploy, use
     from tasks.propose import propose
+    from tasks.starting import keep_start
 
     study = load_study_file(args.file)
     hub = Hub.load(args.dir)
     if hub.prefect_url is None:
         raise ServiceError(f"the hub in {args.dir} has no Prefect server: `fedrounds up --dir {args.dir}`")
+    keep_start(hub, study, args.file)
     propose(hub, study)
     use(hub)
     schedule = study.schedule

@@ -28,9 +28,11 @@ def run(args: argparse.Namespace) -> int:
     from infra.hub import Hub
     from tasks.approval import approved_at
     from tasks.propose import propose
+    from tasks.starting import keep_start
 
     study = load_study_file(args.file)
     hub = Hub.load(args.dir)
+    keep_start(hub, study, args.file)
     proposal = propose(hub, study)
     wanted = proposal.approval_sha256
     waits = [site for site in study.sites if wanted not in approved_at(hub, site)]

@@ -31,9 +31,11 @@ def run(args: argparse.Namespace) -> int:
     from flows.studyfile import load_study_file
     from infra.hub import Hub
     from tasks.begin import new_run_name
+    from tasks.starting import keep_start
 
     study = load_study_file(args.file)
     hub = Hub.load(args.dir)
+    keep_start(hub, study, args.file)
     name = new_run_name(study.name, time.time())
     print(f"run {name} of study {study.name!r}: {study.rounds} rounds", file=sys.stderr)
     run_training(hub, study, name, live=args.watch)
