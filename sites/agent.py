@@ -148,15 +148,15 @@ class Agent:
 
     def close(self) -> None:
         """End what is under way, which goes on in a later life; the last line of the audit log."""
-        for walking in self._walks.values():
-            walking.lockstep.close()
-        self._walks.clear()
+        self._end_walks()
         end_audit(self.home.audit)
 
     def _look_at_membership(self) -> None:
         before = self.home.identity
-        idle = not any(can_send(self.mailbox.store, answer) for answer in self._unsent)
+        idle = not self._walks and not any(can_send(self.mailbox.store, answer) for answer in self._unsent)
         self.home.look(self.mailbox, idle)
+        if self.home.identity is not before or not self.home.member:
+            self._end_walks()  # a member goes on with the ticket, under its new keys
         if self.home.identity is not before:  # what waits was sealed anew, under the new keys
             self._unsent = self.outbox.undelivered()
 
@@ -249,6 +249,13 @@ class Agent:
             if done is not None:
                 self._end_walk(name, done)
         return worked
+
+    def _end_walks(self) -> None:
+        """End what is under way without an answer: it may be gone on with."""
+        for walking in self._walks.values():
+            walking.lockstep.close()
+        self._walks.clear()
+        self._busy = False
 
     def _end_walk(self, name: str, done: Done) -> None:
         walking = self._walks.pop(name)

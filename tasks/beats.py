@@ -17,7 +17,7 @@ from pydantic import Field
 from tasks.contracts import Message, Name, Sha256
 from tasks.secagg.messages import MOST_SITES, MOST_SUMS, Consent, Survivors, Unmasking
 
-MOST_INLINE_BYTES = 96 * 1024  # of what a message carries: in a seal it is up to three times in base64
+MOST_INLINE_BYTES = 64 * 1024  # of what a message carries: in a seal it is up to three times in base64
 _MOST_TEXT = 4 * (MOST_INLINE_BYTES // 3 + 1)
 
 

@@ -4,8 +4,8 @@ Hub and sites look at a few overwritten objects in the store (beats.py); there i
 no ticket, flow or task run for a step. A step: vectors arrive, the list of them
 is shown, shares come back, the sum is opened, the parameters move, one
 conditional write commits it. Where all sites are there, the list of all is
-opened at once (secagg/whole.py). Where one is missing, the others sign a list
-without it first (secagg/onesum.py); which one, is written down once.
+opened at once (secagg/whole.py). Where one is missing that gives no sign of life, the
+others sign a list without it first (secagg/onesum.py); which one, is written down once.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tasks.quorum import too_few
 from tasks.registry import site_card
 from tasks.relay import find_relayed, read_relayed, relay
 from tasks.sealed import open_from_site
-from tasks.seats import Seats, verifier
+from tasks.seats import Seats, is_silent, verifier
 from tasks.secagg.masks import MaskStream
 from tasks.secagg.messages import Consent, Survivors
 from tasks.secagg.onesum import consenting, survivors_of
@@ -45,8 +45,8 @@ from tasks.walked import Walk, Walked, take, walk_of
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.25  # between two looks at a site's receipt
-PATIENCE_S = 20.0  # for a site that is silent in a step, once enough others are there
+LOOK_S = 0.25  # between two looks at a site's receipt, and its sign of life
+SHOW_S = 2.0  # between two words to Prefect
 FIRST_REST_S, LONGEST_REST_S, GROWTH = 0.001, 0.05, 1.3  # between two looks, as long as nothing comes
 
 
@@ -104,7 +104,7 @@ class Lockstep:
         }
         self._failed: list[Answer] = []
         self.late: set[str] = set()  # not in the last step, and not waited for in the next
-        self._look_at = 0.0
+        self._look_at = self._shown_at = 0.0
         self._tags: dict[str, str] = {}
         self._length = parameters.flat(parameters.from_bytes(walk.raw)).size
         run = mechanism_of(plan.study, self._length)
@@ -144,7 +144,8 @@ class Lockstep:
         self._vectors: dict[str, bytes] = {}
         self._survivors: Survivors | None = None
         self._consents: tuple[Consent, ...] | None = None
-        self._enough_at: float | None = None
+        self._began_at, self._enough_at = self._hub.now(), float("inf")
+        self._silent: set[str] = set()
         self._tried = 0  # shares that did not open the sum
         self._base = parameters.from_bytes(walk.raw)
         key = layout.step_parameters_key(run, plan.round, walk.done, walk.sha256)
@@ -165,7 +166,9 @@ class Lockstep:
         chosen = find_relayed(self._hub, run, plan.round, self._part)
         if chosen is not None:
             self._survivors, self._whole = read_relayed(self._hub, chosen, Listed).survivors, False
-        show("Running", f"step {number} of {plan.study.steps}")
+        if self._began_at - self._shown_at >= SHOW_S:
+            show("Running", f"step {number} of {plan.study.steps}")
+            self._shown_at = self._began_at
         self._show()
 
     @property
@@ -188,7 +191,7 @@ class Lockstep:
             self._hub.write(layout.beat_key(beat.run, beat.round), beat)
 
     def _look_at_sites(self) -> None:
-        """Who has refused."""
+        """Who has refused, or gives no sign of life while the others wait."""
         for site, follower in self._followers.items():
             if site in self.lost or site in self._vectors:
                 continue
@@ -197,6 +200,8 @@ class Lockstep:
                 log.warning("site %s is not in the next steps: %s", site, answer.code)
                 self.lost[site] = answer.code or Code.NO_ANSWER
                 self._failed.append(answer)
+            elif self._enough_at < self._hub.now() and is_silent(self._hub, site):
+                self._silent.add(site)
         here = [site for site in self._cohort.dealt if site not in self.lost or site in self._vectors]
         if len(here) < self._least and self._survivors is None:
             raise self._too_few(len(here), "are there")
@@ -254,9 +259,8 @@ class Lockstep:
         missing = set(self._cohort.dealt) - set(masked)
         if len(masked) < self._least:
             return False
-        self._enough_at = self._enough_at or self._hub.now()
-        waited_for = missing - set(self.lost) - self.late
-        if waited_for and self._hub.now() < self._enough_at + PATIENCE_S:
+        self._enough_at = min(self._enough_at, self._hub.now())
+        if missing - set(self.lost) - self.late - self._silent and not self._impatient():
             return False
         survivors = survivors_of(self._cohort, self._sum, masked)
         self._whole = not missing and all(said.whole for said in self._said.values())
@@ -267,6 +271,12 @@ class Lockstep:
         self._survivors, self.late = survivors, missing
         self._show()
         return True
+
+    def _impatient(self) -> bool:
+        """True where the study's grace for those who are slower than the others is over."""
+        grace = self._plan.study.grace
+        until = self._enough_at + (grace or 0.0) * (self._enough_at - self._began_at)
+        return grace is not None and self._hub.now() >= until
 
     def _agree(self, survivors: Survivors) -> bool:
         """Show the signatures as soon as there are enough under the list."""

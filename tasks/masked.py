@@ -41,12 +41,13 @@ def check_masked(hub: Hub, sum_: SumTerms, answer: Answer) -> Answer:
 
 
 def check_walked(answer: Answer, walked: Walked) -> Answer:
-    """The same answer, or with a code where the last vector that it names is in none of the round's sums."""
+    """The same answer, or with a code where it is of none of the round's sums, or the site came to none in time."""
     if not answer.ok:
         return answer
     update = answer.receipt.update if answer.receipt else None
-    there = walked.walk.sums.get(update.sum_sha256 or "", frozenset()) if update else frozenset()
-    return answer if answer.site in there else answer._replace(code=Code.BAD_UPDATE)
+    if update is None or update.sum_sha256 not in walked.walk.sums:
+        return answer._replace(code=Code.BAD_UPDATE)
+    return answer if walked.walk.steps_of(answer.site) else answer._replace(code=Code.TOO_LATE)
 
 
 def load_masked(hub: Hub, answer: Answer | None, size: int) -> bytes:

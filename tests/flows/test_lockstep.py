@@ -269,9 +269,9 @@ def test_a_site_that_comes_back_is_in_the_later_steps(tmp_path):
     held = []
 
     def rule(key, data):
-        if key.startswith("sites/west/out/") and key.endswith("step.json"):
-            held.append(key)
-            if 2 < len(held) <= 4:
+        if key.startswith("sites/west/out/"):
+            held.append(key.endswith("step.json"))
+            if sum(held) > 2 and world.hub.store.get(layout.step_key("toy-1", 1, 2)) is None:
                 return None
         return data
 
@@ -308,6 +308,48 @@ def test_paused_sites_stop_the_steps_and_a_resumed_run_goes_on_without_a_debit(t
     assert record.sites["west"].attempts == 2 and record.cohort == FOUR
     assert np.array_equal(model(world), model(undisturbed))
     assert debits(world) == dict.fromkeys(FOUR, ONCE)
+
+
+def test_a_model_that_is_too_large_for_a_message_lies_beside_it(tmp_path, undisturbed, monkeypatch):
+    """Parameters and vectors: the same steps, and nothing of them stays."""
+    monkeypatch.setattr("tasks.beats.MOST_INLINE_BYTES", 10)
+    monkeypatch.setattr("sites.lockstep.MOST_INLINE_BYTES", 10)
+    written = set()
+
+    def rule(key, data):
+        written.add(key.rpartition("/")[2])
+        return data
+
+    world = federation(tmp_path, rule=rule)
+    world.run(in_steps(), "toy-1")
+
+    assert "step.masked" in written
+    assert np.array_equal(model(world), model(undisturbed))
+    assert not world.hub.store.list(layout.lockstep_prefix("toy-1"))
+    for site in world._sites:
+        assert (
+            len([r for r in noted_egress(site.state, site.settings.site) if r.key.endswith("step.masked")])
+            >= 4
+        )
+
+
+def test_a_slow_site_is_waited_for_while_it_shows_itself_and_no_longer_than_the_studys_grace(tmp_path):
+    """Its records are more than the others'; without a word on it in the study nobody is left out."""
+    found = {}
+    for grace in (None, 2.0):
+
+        def rule(key, data, held=[]):  # noqa: B006 - of this world
+            if key.startswith("sites/west/out/") and key.endswith("step.json") and len(held) < 8:
+                held.append(key)
+                return None
+            return data
+
+        world = federation(tmp_path / str(grace), rule=rule)
+        world.run(in_steps(grace=grace), "toy-1")
+        found[grace] = load_records(world.hub, "toy-1")[-1].lockstep.sites
+
+    assert found[None] == (4,) * STEPS
+    assert found[2.0][0] == 3
 
 
 def test_two_lost_sites_of_four_pause_the_run_and_the_same_step_goes_on(tmp_path, undisturbed):
