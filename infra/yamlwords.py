@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -141,9 +142,15 @@ def _tags(model: type[BaseModel], loc: Sequence[str | int], key: str) -> list[st
     return [str(tag) for tag in tags if tag is not None]
 
 
+@cache
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    """Made once: a file may be wrong in a thousand places."""
+    return model.model_json_schema()
+
+
 def _schemas_at(model: type[BaseModel], loc: Sequence[str | int]) -> list[dict[str, Any]]:
     """JSON schemas, references resolved, that may hold at a place."""
-    root = model.model_json_schema()
+    root = _schema(model)
     here = list(_flat(root, root))
     for part in loc:
         inner = [s for schema in here for s in _inner(schema, part)]

@@ -18,7 +18,11 @@ from hypothesis import strategies as st
 LONG = 100  # times the short effort
 
 efforts = pytest.mark.parametrize(
-    "effort", [pytest.param(1, id="short"), pytest.param(LONG, id="long", marks=pytest.mark.long)]
+    "effort",
+    [
+        pytest.param(1, id="short"),
+        pytest.param(LONG, id="long", marks=[pytest.mark.long, pytest.mark.timeout(3600)]),
+    ],
 )
 
 
