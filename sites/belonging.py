@@ -107,7 +107,13 @@ class Belonging:
             self.delivery, self._introduced = self._way_out(), False
             self._note("renewed", word)
         self.member = word.active
-        log.warning("membership: %s %s", word.state, word.reason)
+        log.warning(
+            "the hub's word on this site: %s%s", word.state, f" ({word.reason})" if word.reason else ""
+        )
+        if not self.member:
+            log.warning(
+                "this agent answers nothing any more; to come back, ask the hub's operator for a new kit"
+            )
         self._note(word.state, word)
 
     def _way_out(self) -> Delivery:

@@ -52,6 +52,12 @@ def read_kit(path: Path) -> Kit:
     return kit
 
 
+def must_be_in_time(kit: Kit, now: float) -> None:
+    """Raises FileError: the kit has expired."""
+    if now >= kit.expires_at:
+        raise FileError("the kit has expired; ask the hub's operator for a new one (fedrounds site add)")
+
+
 def answer(kit: Kit, site: Site, now: Callable[[], float] = time.time) -> Standing:
     """Make the keys where there are none, pin the hub, and answer the kit; returns where this site stands then.
 
@@ -71,8 +77,7 @@ def answer(kit: Kit, site: Site, now: Callable[[], float] = time.time) -> Standi
     if known in ACTIVE:
         pin_hub(site.state, kit.hub)  # the same hub, or it says what to do
         return known
-    if now() >= kit.expires_at:
-        raise FileError("the kit has expired; ask the hub's operator for a new one (fedrounds site add)")
+    must_be_in_time(kit, now())
     new_hub = pinned_hub(site.state) is None
     pin_hub(site.state, kit.hub)
     if known in ("revoked", "left"):

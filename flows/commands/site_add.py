@@ -40,8 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from infra.errors import FileError
     from infra.hub import Hub
+    from tasks import layout
     from tasks.card import publish_card
     from tasks.invitations import invite
+    from tasks.registry import newest_number
 
     check_name(args.name)
     if args.expires_days <= 0:
@@ -51,10 +53,19 @@ def run(args: argparse.Namespace) -> int:
             f"--expires-days {args.expires_days:g}: a signed address is valid {MOST_DAYS} days at most"
         )
     hub = Hub.load(args.dir)
-    ca = args.store_ca.read_text() if args.store_ca else None
+    if not args.out.parent.is_dir():  # before the site is noted
+        raise FileError(f"{args.out} cannot be written: there is no folder {args.out.parent}; make it first")
+    try:
+        ca = args.store_ca.read_text() if args.store_ca else None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise FileError(f"{args.store_ca} cannot be read; expected the authority's PEM file") from exc
     publish_card(hub)
+    earlier = newest_number(hub, layout.invitations_prefix(args.name))
     kit = invite(hub, args.name, args.expires_days, ca, args.uploads)
-    args.out.write_text(kit.model_dump_json(indent=2) + "\n")
+    try:
+        args.out.write_text(kit.model_dump_json(indent=2) + "\n")
+    except OSError as exc:
+        raise FileError(f"{args.out} cannot be written ({exc.strerror}); give the command again") from exc
     until = datetime.fromtimestamp(kit.expires_at, UTC).isoformat(timespec="minutes")
     if args.json:
         print_json(
@@ -62,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
         )
         return 0
     print(f"written {args.out}: send it to {kit.site}; it expires {until}")
+    if earlier:
+        print(f"an earlier kit of {kit.site} no longer counts")
     print(f"this hub's words, for the telephone: {kit.hub_words}")
     for line in store_hint(hub.store_url, kit.site, kit.uploads):
         print(line)

@@ -32,6 +32,13 @@ def run(args: argparse.Namespace) -> int:
     ask_for_new_keys(hub, args.name)
     until = time.monotonic() + args.wait_s
     print(f"{args.name} was asked for new keys; Ctrl-C is safe", flush=True)
+    busy = open_tickets(hub, args.name)
+    if busy:
+        print(
+            f"run {busy[0]} has a ticket with it, so the old keys stay until that is answered or taken back "
+            f"(fedrounds run resume {busy[0]}, or cancel)",
+            flush=True,
+        )
     while True:
         word = take_new_keys(hub, args.name)
         if word is not None:

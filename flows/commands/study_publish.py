@@ -40,6 +40,12 @@ def run(args: argparse.Namespace) -> int:
         print_json(proposal.model_dump(mode="json") | {"approval_sha256": wanted, "waits_for": waits})
         return 0
     print(f"proposed {study.name} to {', '.join(study.sites)}, to be approved as {wanted}")
+    absent = [site for site in study.sites if site not in proposal.members]
+    if study.secure_aggregation.on and absent:
+        print(
+            f"{', '.join(absent)}: no keys yet, so no part in the sums. Confirm first (fedrounds site confirm NAME),"
+        )
+        print("then publish again: an approval of this version does not count for that one")
     if waits:
         print(f"waits for the people of {', '.join(waits)}; there: fedrounds-site review {study.name}")
     else:

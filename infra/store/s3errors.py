@@ -37,7 +37,8 @@ _REFUSALS = {
 _PASSING = {"SlowDown", "RequestTimeout", "QuotaExceeded", "NoSuchUpload"}
 _WAYS: dict[type[Exception], str] = {  # the first that fits
     boto.ProxyConnectionError: "cannot reach the proxy: check its address",
-    boto.SSLError: "its certificate is not trusted: give its authority's PEM file, check host name and clock",
+    boto.SSLError: "its certificate is not trusted: give its authority's PEM file (hub: AWS_CA_BUNDLE; site: "
+    "store_ca in site.yaml), check host name and clock",
     boto.ConnectionError: _NO_WAY,
     boto.HTTPClientError: _NO_WAY,
     boto.NoCredentialsError: f"found no credentials: set {_KEYS}",

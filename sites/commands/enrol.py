@@ -62,10 +62,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _site(config: Path, kit: Kit) -> Site:
     """What site.yaml says; a missing file is written first."""
+    from sites.enrol import must_be_in_time
     from sites.settings import load_site
     from sites.template import CA_FILE, site_yaml
 
     if not config.exists():
+        must_be_in_time(kit, time.time())  # before anything is written
         config.parent.mkdir(parents=True, exist_ok=True)
         if kit.store_ca:
             (config.parent / CA_FILE).write_text(kit.store_ca)

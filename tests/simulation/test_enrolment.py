@@ -196,6 +196,42 @@ def test_an_expired_kit_is_not_answered(hub, north):
     assert not (north.state / KEY).exists()
 
 
+def test_nothing_is_written_for_a_kit_that_is_too_late_or_for_a_file_that_cannot_be(hub, tmp_path, capsys):
+    """A site.yaml of a dead kit, or a site that is invited for ever by nobody's kit, would only mislead."""
+    kit = invite(hub, "north", expires_days=1).model_copy(update={"expires_at": time.time() - 1})
+    (tmp_path / "kit.json").write_text(kit.model_dump_json())
+    late = ["enrol", str(tmp_path / "kit.json"), "--config", str(tmp_path / "new" / "site.yaml")]
+    nowhere = [
+        "site",
+        "add",
+        "south",
+        "--out",
+        str(tmp_path / "no" / "kit.json"),
+        "--dir",
+        str(hub.directory),
+    ]
+
+    assert site_main(late) != 0
+    assert "expired" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+    assert hub_main(nowhere) != 0
+    assert "make it first" in capsys.readouterr().err
+    assert [facts["site"] for facts in site_facts(hub)] == ["north"]
+
+
+def test_publish_names_the_sites_whose_keys_are_missing(hub, north, tmp_path, capsys):
+    """Who approves now would have to approve again when they have joined."""
+    enrol(hub, north)
+    terms = a_study().model_dump(mode="json", exclude_none=True) | {"secure_aggregation": "on"}
+    (tmp_path / "study.yaml").write_text(json.dumps(terms))
+
+    assert hub_main(["study", "publish", str(tmp_path / "study.yaml"), "--dir", str(hub.directory)]) == 0
+
+    said = capsys.readouterr().out
+    assert "east, south: no keys yet" in said
+    assert "north: no keys" not in said
+
+
 @pytest.mark.parametrize("field", ["public_key", "agreement_key"])
 def test_a_kit_that_was_changed_on_its_way_is_found_by_its_words(hub, tmp_path, field):
     """A thief puts his own key into the e-mail; then the words are wrong, or they are others on the telephone."""
