@@ -33,8 +33,9 @@ from rich.table import Table
 from benchmarks.poisoning_attacks import ATTACKS, Attack, stacked
 from benchmarks.poisoning_worlds import Update, World, breast, heart, heart_folder
 from tasks import parameters
+from tasks.adaptive import AdaptiveNorm
 from tasks.aggregation import rule
-from tasks.aggregation.bound import bounded, next_bound, norm
+from tasks.aggregation.bound import bounded, norm, noted
 from tasks.aggregation.grouped import combine_groups
 from tasks.aggregation.reputation import reputation
 from tasks.parameters import Parameters
@@ -57,14 +58,15 @@ def plain(name: str) -> Combine:
 
 
 def bounded_mean(updates: dict[str, Update], memory: Memory) -> Update:
-    return rule(Aggregation(update_norm=memory.bound))(updates.values())
+    return rule(Aggregation(), memory.bound)(updates.values())
 
 
 def adaptive_mean(updates: dict[str, Update], memory: Memory) -> Update:
-    """The bound follows the median norm, one step a round; private updates show it, or one noised number of a sum."""
-    result = rule(Aggregation(update_norm=memory.bound))(updates.values())
-    within = float(np.mean([norm(u) <= memory.bound for u in updates.values()]))
-    memory.bound = next_bound(memory.bound, within, 0.5)
+    """The bound follows the median norm, one step a round, as the sum of what the sites say of themselves moves it."""
+    within = list[bool]()
+    result = rule(Aggregation(), memory.bound)(noted(updates.values(), memory.bound, within))
+    terms = AdaptiveNorm(start=memory.bound, least=1e-3, most=1e3)
+    memory.bound = terms.after(memory.bound, sum(within) / len(within))
     return result
 
 

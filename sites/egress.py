@@ -57,8 +57,14 @@ class EgressRecord(Message):
 
 
 def examine(
-    payload: bytes, given: bytes, study: Study, event: GaussianEvent | None, batch: float, policy: Policy
-) -> None:
+    payload: bytes,
+    given: bytes,
+    study: Study,
+    event: GaussianEvent | None,
+    batch: float,
+    policy: Policy,
+    bound: float | None = None,
+) -> float:
     """Let an update pass that is an update to `given`, and nothing else.
 
     Args:
@@ -68,6 +74,10 @@ def examine(
         event: noise and steps that were reserved for it; None without protection.
         batch: expected units of a step.
         policy: of the site.
+        bound: norm that the study lets an update of this round have; None: any.
+
+    Returns:
+        Its norm.
 
     Raises:
         RefusedError: not_finite, or training_failed: other names or shapes, more bytes than its numbers, or a
@@ -85,13 +95,14 @@ def examine(
     if not math.isfinite(size):
         raise RefusedError(Code.NOT_FINITE, "the update stays here: it has numbers that are not finite")
     possible = norm_bound(study, event, batch, found.numbers)
-    bounds = (policy.max_update_norm, study.aggregation.update_norm, possible)
-    limit = min((bound for bound in bounds if bound is not None), default=math.inf)
+    bounds = (policy.max_update_norm, bound, possible)
+    limit = min((one for one in bounds if one is not None), default=math.inf)
     if size > limit:
         raise RefusedError(
             Code.TRAINING_FAILED,
             f"the update stays here: its norm is {size:.4g}, at most {limit:.4g} is possible or allowed",
         )
+    return size
 
 
 def examine_words(words: bytes, run: Mechanism, units: int) -> None:

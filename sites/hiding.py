@@ -37,9 +37,10 @@ class Hiding(NamedTuple):
     largest: float  # size of one number
     sites: int
 
-    def mask(self, update: bytes, workplace: Workplace) -> Masked:
-        """Hide an update that the gate has let pass. Raises RefusedError."""
-        return self._mask(update, read_tensors(update).begin, "<f4", workplace)
+    def mask(self, update: bytes, workplace: Workplace, within: bool | None = None) -> Masked:
+        """Hide an update that the gate has let pass, and `within` where the study asks it. Raises RefusedError."""
+        said = b"" if within is None else struct.pack("<f", within)
+        return self._mask(update + said, read_tensors(update).begin, "<f4", workplace)
 
     def mask_words(self, words: bytes, workplace: Workplace) -> Masked:
         """Hide words that have this site's share of the noise in them. Raises RefusedError."""
@@ -80,5 +81,5 @@ def hide(summing: Summing, ticket: Ticket, study: Study, numbers: int) -> Hiding
     if ticket.operation == Operation.EVALUATE:
         sum_, seeds, sites = summing.seeds("scores", STATISTICS)
         return Hiding(summing, sum_, seeds, LARGEST_COUNT, sites)
-    sum_, seeds, sites = summing.seeds("update", numbers)
+    sum_, seeds, sites = summing.seeds("update", study.words(numbers))
     return Hiding(summing, sum_, seeds, secure.largest, sites)

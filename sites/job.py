@@ -91,6 +91,7 @@ class TrainJob(RowsJob):
     event: GaussianEvent | None  # what was reserved; None in privacy mode none
     seeded_noise: bool
     threads: int
+    update_norm: float | None = None  # what the update is shortened to
 
 
 class StepsJob(RowsJob):

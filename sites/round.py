@@ -49,6 +49,7 @@ from sites.votes import Standing, missing_for
 from sites.walk import begin, check_steps, reserved
 from sites.workplace import Workplace
 from tasks import layout
+from tasks.adaptive import is_within
 from tasks.bands import band, public_units
 from tasks.contracts import WORK, Band, Card, Code, Operation, Scores, Spent, Ticket, Update
 from tasks.errors import ContractError, RefusedError
@@ -95,6 +96,7 @@ class Task(NamedTuple):
     given: bytes  # the parameters
     survey: Survey
     hiding: Hiding | None  # None: the hub sees the answer by itself
+    bound: float | None  # of the norm of an update
 
 
 def play(ticket: Ticket, desk: Desk) -> Done | Lockstep:
@@ -120,6 +122,7 @@ def play(ticket: Ticket, desk: Desk) -> Done | Lockstep:
     again = _made_before(ticket, desk.outbox)
     if again is not None:
         return again
+    bound = _bound(study, ticket)
     given = _parameters(ticket, desk)
     check_bound(len(given), standing.in_force[study.name])
     numbers = _numbers(given)
@@ -134,7 +137,7 @@ def play(ticket: Ticket, desk: Desk) -> Done | Lockstep:
         survey = surveyed(ticket, study, source, desk.site, workplace, desk.audit)
         check_records(survey, desk.site.settings)
         note_read(desk.audit, ticket, source, survey.records)
-        task = Task(ticket, study, source, given, survey, hiding)
+        task = Task(ticket, study, source, given, survey, hiding, bound)
         if ticket.operation == Operation.EVALUATE:
             return _score(task, desk.site, workplace)
         if study.privacy.mode == "none":
@@ -221,6 +224,16 @@ def _parameters(ticket: Ticket, desk: Desk) -> bytes:
     return desk.mailbox.parameters(ticket, desk.site.settings.resources.parameters_mb * 2**20)
 
 
+def _bound(study: Study, ticket: Ticket) -> float | None:
+    """What an update's norm must not pass: the approved study allows what the ticket says, or it is bad_ticket."""
+    if ticket.operation != Operation.TRAIN:
+        return None
+    try:
+        return study.aggregation.bound(ticket.update_norm)
+    except ValueError as exc:
+        raise RefusedError(Code.BAD_TICKET, str(exc)) from exc
+
+
 def _facts(ticket: Ticket, desk: Desk, standing: Standing) -> Facts:
     policy, now = desk.site.settings.policy, desk.now()
     missing = missing_for(ticket, standing, policy.approval)
@@ -266,6 +279,7 @@ def _train(
         event=event,
         seeded_noise=site.settings.testing.seeded_noise,
         threads=site.settings.resources.threads,
+        update_norm=task.bound,
     )
     trained = workplace.run(job, Trained, task.given)
     shown = band(task.survey.records) if site.settings.disclosure.records else None
@@ -274,9 +288,10 @@ def _train(
         return _sealed(masked, spent)._replace(first_line_at=trained.began_at, records=shown)
     payload = workplace.update(len(task.given) + HEADER_SLACK)
     batch = event.sample_rate * public_units(task.survey.units) if event else 0.0
-    examine(payload, task.given, task.study, event, batch, site.settings.policy)
+    size = examine(payload, task.given, task.study, event, batch, site.settings.policy, task.bound)
     if task.hiding is not None:
-        masked = task.hiding.mask(payload, workplace)
+        within = is_within(size, task.bound) if task.bound and task.study.aggregation.adaptive else None
+        masked = task.hiding.mask(payload, workplace, within)
         return _sealed(masked, spent)._replace(first_line_at=trained.began_at, records=shown)
     if desk.hub.agreement_key is not None:  # noised is not masked: whoever reads the store need not see it
         place = layout.update_place(task.ticket.run, task.ticket.round)

@@ -72,6 +72,14 @@ def _privacy(study: Study, site: Site) -> Iterator[str]:
         if (privacy.mode != "none")
         else "    Others see the combined parameters."
     )
+    if study.aggregation.adaptive:
+        bound = study.aggregation.adaptive
+        yield (
+            f"    Each update is shortened to a norm that the hub says in each round, from {bound.least:g} to "
+            f"{bound.most:g}; whether it was longer goes with it, as one bit"
+            + (" of a sum." if study.secure_aggregation.on else ".")
+            + (" That follows from the noised update, and spends nothing." if privacy.mode == "local" else "")
+        )
     if privacy.epsilon is None or privacy.delta is None:
         yield "  privacy: none, and nothing is counted in the ledger"
         return

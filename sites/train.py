@@ -56,7 +56,7 @@ def work(job: TrainJob, folder: Path, watch: Watch, began_at: float) -> Trained:
         noise=_noise(job),
         progress=_progress(watch),
     )
-    update = bounded(parameters.subtract(new, base), job.study.aggregation.update_norm)
+    update = bounded(parameters.subtract(new, base), job.update_norm)
     if not parameters.is_finite(update):
         raise RefusedError(Code.NOT_FINITE, "the update is not finite; lower learning_rate")
     raw = parameters.to_bytes(update)

@@ -19,6 +19,7 @@ from infra.hub import Hub
 from infra.orchestrator import emit, step
 from tasks import layout, parameters
 from tasks.aggregation import rule
+from tasks.aggregation.bound import noted
 from tasks.aggregation.descent import descent_of, last_half, stepped
 from tasks.aggregation.grouped import Combined, combine_groups
 from tasks.aggregation.mean import mean
@@ -32,7 +33,7 @@ from tasks.plan import RoundPlan
 from tasks.privacy.shared import mechanism_of
 from tasks.recent import recent_records
 from tasks.staleness import weight
-from tasks.sums import Total, mean_of, numbers_of, sums_of
+from tasks.sums import Total, mean_of, numbers_of, share_within, sums_of
 from tasks.walked import Walked, keep_tail, mean_of_tails, rounds_averaged
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class Candidate(NamedTuple):
     folded: dict[str, int]  # late updates that are in it, and by how many rounds
     summed: Summed | None  # how they were added; None: each by itself
     groups: tuple[GroupSeen, ...]  # where groups were added
+    within: float | None  # of the updates, the share that a bound which adapts left as they were
     began_at: float  # by the hub's clock, when all updates had been checked
     at: float  # and when it was published
     lockstep: Steps | None = None  # of a round of several steps
@@ -82,6 +84,7 @@ def aggregate(
     raw = load_parameters(hub, plan.manifest, plan.base_key, plan.base_sha256)
     base, most_bytes = parameters.from_bytes(raw), len(raw) + HEADER_SLACK
     groups: tuple[GroupSeen, ...] = ()
+    within = list[bool]()
     if walked is not None:
         taken.extend(answer for answer in collected.answers.values() if answer.ok)
         new = _walked(hub, plan, walked)
@@ -94,7 +97,8 @@ def aggregate(
             new = _summed(hub, plan, total, base)
     else:
         updates = _updates(hub, plan, collected, most_bytes, taken)
-        new = parameters.add(base, rule(plan.study.aggregation)(updates))
+        combine = rule(plan.study.aggregation, plan.update_norm)
+        new = parameters.add(base, combine(noted(updates, plan.update_norm, within)))
     if sum(collected.answers.get(answer.site) is answer for answer in taken) < plan.study.needed:
         raise QuorumError(
             f"round {plan.round}: {len(taken)} updates are still what they were when they were checked, the quorum "
@@ -110,10 +114,13 @@ def aggregate(
     hub.store.put_if_absent(key, raw)
     rounds = {a.site: a.ticket.round for a in taken}  # in order: the last word of a site counts
     folded = {a.site: plan.round - a.ticket.round for a in taken if a.ticket.round < plan.round}
+    share = None
+    if plan.study.aggregation.adaptive:
+        share = share_within(total) if total else sum(within) / len(within)
     summed = walked.summed if walked else total.summed if total else None
     steps = walked.walk.summary if walked else None
     counts = {site: walked.walk.steps_of(site) for site in collected.answers} if walked else {}
-    return Candidate(key, digest, rounds, folded, summed, groups, began_at, hub.now(), steps, counts)
+    return Candidate(key, digest, rounds, folded, summed, groups, share, began_at, hub.now(), steps, counts)
 
 
 def _of_groups(hub: Hub, plan: RoundPlan, total: Total, base: Parameters) -> Combined:
@@ -134,7 +141,7 @@ def _of_groups(hub: Hub, plan: RoundPlan, total: Total, base: Parameters) -> Com
         )
         emit("fedrounds.site.odd", site=site, payload={"run": plan.manifest.run, "round": plan.round})
     weights = {site: one.weight for site, one in standing.items()}
-    return combine_groups(sums_of(total, base), terms.update_norm, terms.rule, weights)
+    return combine_groups(sums_of(total, base), plan.update_norm, terms.rule, weights)
 
 
 def _summed(hub: Hub, plan: RoundPlan, total: Total, base: Parameters) -> Parameters:

@@ -55,6 +55,8 @@ def commit(
         summed=candidate.summed,
         groups=candidate.groups,
         lockstep=candidate.lockstep,
+        update_norm=plan.update_norm if candidate.within is not None else None,
+        within=candidate.within,
         working=collected.working,
         sites=dict(sorted(sites.items())),
         metrics=evaluated.pooled,

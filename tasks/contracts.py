@@ -236,6 +236,9 @@ class Ticket(Message):
     relayed_key: str | None = Field(default=None, max_length=300, exclude_if=_empty)
     relayed_sha256: Sha256 | None = Field(default=None, exclude_if=_empty)
     steps: int | None = Field(default=None, ge=2, le=1000, exclude_if=_empty)  # of a round in lockstep
+    update_norm: float | None = Field(
+        default=None, gt=0, exclude_if=_empty
+    )  # to train: bound of an adaptive one
     nonce: str = Field(pattern=r"^[0-9a-f]{32}$")
     issued_at: float
     expires_at: float
@@ -411,6 +414,10 @@ class RoundRecord(Message):
     summed: Summed | None = Field(default=None, exclude_if=_empty)  # None: the hub had each update by itself
     groups: tuple[GroupSeen, ...] = Field(default=(), max_length=200, exclude_if=_empty)  # of a sum in groups
     lockstep: Steps | None = Field(default=None, exclude_if=_empty)  # of a round of several steps
+    update_norm: float | None = Field(default=None, gt=0, exclude_if=_empty)  # where it adapts: of this round
+    within: float | None = Field(
+        default=None, ge=0, le=1, exclude_if=_empty
+    )  # and the share of updates that were shorter
     working: dict[Name, int] = Field(default_factory=dict)  # asynchronous: who works on, since which round
     sites: dict[Name, SiteRound]  # every site that was asked, or that a pause or its failures kept out
     metrics: Metrics  # pooled over the held-out records of all sites that answered

@@ -116,7 +116,7 @@ def _ticket(hub: Hub, plan: RoundPlan, site: str, of: int, subject: Subject) -> 
     relayed = subject.relayed
     if last is not None and subject.is_of(last) and _still_good(hub, last):
         return last
-    card = site_card(hub, site)
+    card, trains = site_card(hub, site), subject.operation == Operation.TRAIN
     ticket = Ticket(
         protocol=min(PROTOCOL, card.protocol) if card else PROTOCOL,
         run=plan.manifest.run,
@@ -132,6 +132,7 @@ def _ticket(hub: Hub, plan: RoundPlan, site: str, of: int, subject: Subject) -> 
         relayed_key=relayed.key if relayed else None,
         relayed_sha256=relayed.sha256 if relayed else None,
         steps=_steps(plan, subject.operation),
+        update_norm=plan.update_norm if plan.study.aggregation.adaptive and trains else None,
         nonce=secrets.token_hex(16),
         issued_at=hub.now(),
         expires_at=hub.now() + plan.study.deadline_s,

@@ -20,7 +20,8 @@ from tasks.walked import Walked
 
 def update_sum(plan: RoundPlan, seats: Seats, base: Parameters) -> SumTerms:
     """The secure sum of a round's updates."""
-    length, secure = sum(array.size for array in base.values()), plan.study.secure_aggregation
+    size, secure = sum(array.size for array in base.values()), plan.study.secure_aggregation
+    length = plan.study.words(size)
     cohort, scale = seats.dealt.cohort, scale_of(plan.study, "update", length)
     groups = plan.study.groups(cohort.dealt, plan.manifest.run, plan.round)
     return secure.sum_of(cohort, plan.round, "update", plan.base_sha256, length, scale, groups)

@@ -140,6 +140,7 @@ def round_metrics(record: RoundRecord, spent: Mapping[str, float]) -> dict[str, 
         "round/missing": sum(site.code is not None for site in record.sites.values()),
         "round/seconds": record.seconds,
         "round/bytes_up": record.bytes_up,
+        "round/update_norm": record.update_norm,
     }
     return {key: float(value) for key, value in shown.items() if value is not None}
 

@@ -28,7 +28,8 @@ class RoundPlan(NamedTuple):
     `base_key` and `base_sha256` name the parameters that every site starts from;
     `drawn` is the cohort as the study draws it, `left_out` says who does not take part in this round without
     being asked, and why; `asked` are the others of the cohort. The round has `enough` with so many updates
-    (None: it waits for all). `carried` are tickets of earlier rounds whose updates may still go into this one.
+    (None: it waits for all). `update_norm` bounds each of them. `carried` are tickets of earlier rounds whose
+    updates may still go into this one.
     """
 
     manifest: RunManifest
@@ -40,6 +41,7 @@ class RoundPlan(NamedTuple):
     asked: tuple[str, ...]
     left_out: dict[str, Code]
     enough: int | None
+    update_norm: float | None
     carried: dict[str, Ticket]
     began_at: float
 
@@ -65,7 +67,21 @@ def plan_round(hub: Hub, run: str, number: int) -> RoundPlan:
     asked = tuple(site for site in drawn if site not in left_out and site not in busy)
     enough = study.cohort.size(len(study.sites)) if study.cohort.over_select else None
     enough = study.asynchronous.buffer if study.asynchronous else enough
-    return RoundPlan(manifest, study, number, key, digest, drawn, asked, left_out, enough, earlier, hub.now())
+    bound = _bound(study, recent_records(hub, run, number, 1))
+    began_at = hub.now()
+    return RoundPlan(
+        manifest, study, number, key, digest, drawn, asked, left_out, enough, bound, earlier, began_at
+    )
+
+
+def _bound(study: Study, last: list[RoundRecord]) -> float | None:
+    """What no update of the round may pass: where it adapts, as the last round has left it."""
+    terms = study.aggregation
+    if terms.adaptive is None:
+        return terms.bound(None)
+    if not last or last[-1].update_norm is None or last[-1].within is None:
+        return terms.adaptive.start
+    return terms.adaptive.after(last[-1].update_norm, last[-1].within)
 
 
 def _carried(hub: Hub, study: Study, run: str, records: list[RoundRecord]) -> dict[str, Ticket]:

@@ -7,10 +7,11 @@ study whose updates are only seen as sums is refused before it begins.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from tasks.adaptive import AdaptiveNorm
 from tasks.contracts import Message
 
 RuleName = Literal["mean", "clipped_mean", "median", "trimmed_mean", "geometric_median"]
@@ -29,15 +30,43 @@ SINGLE: dict[str, bool] = {
 class Aggregation(Message):
     """`update_norm`: Euclidean norm of one site's update, to which the site and the hub clip; None: as it comes.
 
-    It is public and the same for all sites. `trim`: share of the updates that the trimmed mean cuts at each end
+    It is public and the same for all sites; `adaptive`, or a mapping, follows a quantile of the updates' norms
+    (adaptive.py), and each ticket says where it is. `trim`: share of the updates that the trimmed mean cuts at each end
     of every coordinate; None: a quarter. `groups`: sites are drawn into groups each round, each group's sum is
     opened, and the rule combines the groups: robust and secure at once.
     """
 
     rule: RuleName = "mean"
-    update_norm: float | None = Field(default=None, ge=1e-9, le=1e9)
+    update_norm: Annotated[float, Field(ge=1e-9, le=1e9)] | AdaptiveNorm | None = None
     trim: float | None = Field(default=None, gt=0, lt=0.5)
     groups: bool | None = None
+
+    @field_validator("update_norm", mode="before")
+    @classmethod
+    def _in_a_word(cls, value: Any) -> Any:
+        return {} if value == "adaptive" else value
+
+    @property
+    def adaptive(self) -> AdaptiveNorm | None:
+        """How the bound follows the updates; None: it is fixed, or there is none."""
+        return self.update_norm if isinstance(self.update_norm, AdaptiveNorm) else None
+
+    def bound(self, told: float | None) -> float | None:
+        """The bound of a round, of which a ticket tells `told`; None: there is none.
+
+        Raises:
+            ValueError: the study's terms do not allow what was told.
+        """
+        if not isinstance(self.update_norm, AdaptiveNorm):
+            if told is not None:
+                raise ValueError("the study's bound on updates is fixed, and the ticket names another")
+            return self.update_norm
+        if told is None or not self.update_norm.least <= told <= self.update_norm.most:
+            raise ValueError(
+                f"the ticket bounds updates by {told}, the study by {self.update_norm.least:g} to "
+                f"{self.update_norm.most:g}"
+            )
+        return told
 
     @property
     def single_updates(self) -> bool:

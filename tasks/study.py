@@ -181,6 +181,8 @@ class Study(Message):
                 "late_updates: fold takes one site's update by itself, and secure_aggregation only shows sums; use "
                 "late_updates: drop, or secure_aggregation: off"
             )
+        if self.aggregation.adaptive:
+            self._check_adaptive()
         if self.asynchronous is not None:
             self._check_asynchronous(self.asynchronous)
         if self.secure_aggregation.on:
@@ -189,6 +191,18 @@ class Study(Message):
         if self.privacy.mode == "distributed":
             self._check_distributed()
         return self
+
+    def _check_adaptive(self) -> None:
+        if self.late_updates == "fold" or self.asynchronous is not None:
+            raise ValueError(
+                "aggregation.update_norm: adaptive is of one round, and late updates were held to another round's; "
+                "set a number, or remove late_updates: fold and asynchronous"
+            )
+        if self.secure_aggregation.largest < 1:
+            raise ValueError(
+                "aggregation.update_norm: adaptive adds a 1 to each update, and secure_aggregation.bound is less; set "
+                "the bound to 1 or more"
+            )
 
     def _check_distributed(self) -> None:
         if not self.secure_aggregation.on:
@@ -222,6 +236,10 @@ class Study(Message):
                 f"privacy.steps {self.steps}: keys for a round of {self.asked} sites are made for {most} steps at "
                 f"most; take more rounds of fewer steps"
             )
+
+    def words(self, numbers: int) -> int:
+        """How many words of a secure sum an update of so many numbers has; one more says whether it was within."""
+        return numbers + (self.aggregation.adaptive is not None)
 
     @property
     def single_updates(self) -> bool:

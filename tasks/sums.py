@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -127,6 +128,16 @@ def sums_of(total: Total, base: Parameters) -> Iterator[tuple[Group, Parameters]
     """Each group with the sum of its sites' updates, one after another."""
     for part, words in total.parts.items():
         yield Group(part, len(part)), _decoded(words, math.ldexp(1.0, -total.scale_bits), base)
+
+
+def share_within(total: Total) -> float:
+    """Of the sites, how many were within a bound that adapts, as the last word of a sum says; in [0, 1].
+
+    Of groups the median: a site that lies there leads its own group alone.
+    """
+    scale = math.ldexp(1.0, -total.scale_bits)
+    counts = ((len(part), words[-1:].view(f"<i{words.itemsize}")[0]) for part, words in total.parts.items())
+    return median(min(max(float(count) * scale / sites, 0.0), 1.0) for sites, count in counts)
 
 
 def _decoded(words: Words, scale: float, base: Parameters) -> Parameters:

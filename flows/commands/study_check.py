@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if study.start is not None:
         print(f"  start    {study.start}, sha256 {study.start.sha256[:16]}…")
     print(f"  sites    {', '.join(study.sites)} (quorum {study.needed}, deadline {study.deadline_s:g} s)")
-    for line in (*_seen(study), *_taking_part(study)):
+    for line in (*_seen(study), *_combined(study), *_taking_part(study)):
         print(f"           {line}")
     print(f"  rounds   {study.rounds}, {_training(study)}")
     if privacy.mode == "none":
@@ -76,6 +76,21 @@ def _seen(study: Study) -> list[str]:
             f"a sum needs {study.needed} updates, so the quorum {study.quorum} counts as {study.needed}"
         )
     return lines
+
+
+def _combined(study: Study) -> list[str]:
+    """How far one update may reach; nothing, where it is as far as it likes."""
+    bound = study.aggregation.update_norm
+    if bound is None:
+        return []
+    if isinstance(bound, float):
+        return [f"each update is shortened to norm {bound:g}"]
+    cost = {"local": "no privacy: it follows from noised updates", "none": "nothing, and is not noised"}
+    return [
+        f"each update is shortened to a norm that adapts: {bound.start:g} at first, then towards quantile "
+        f"{bound.quantile:g} of the updates' norms, within {bound.least:g} to {bound.most:g}",
+        f"what says so is one bit of each site; it costs {cost[study.privacy.mode]}",
+    ]
 
 
 def _taking_part(study: Study) -> list[str]:

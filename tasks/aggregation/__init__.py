@@ -24,11 +24,11 @@ ROBUST: dict[str, Robust] = {
 }
 
 
-def rule(terms: Aggregation) -> Rule:
-    """The rule that a study names. It clips each update to the study's bound first."""
+def rule(terms: Aggregation, bound: float | None = None) -> Rule:
+    """The rule that a study names. It clips each update to the round's `bound` first."""
 
     def combine(updates: Iterable[Parameters]) -> Parameters:
-        reaching = each_bounded(updates, terms.update_norm)
+        reaching = each_bounded(updates, bound)
         if terms.rule == "mean":
             return mean(reaching)
         with Stack(reaching) as stack:
