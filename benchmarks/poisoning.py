@@ -12,8 +12,8 @@ Records: breast-cancer patients of scikit-learn; and the four heart-disease file
 two or three sites each, where DIR (or examples/heart/data, or $FEDROUNDS_DATA) has them.
 The attacker is no data poisoner only: it runs other code, knows the others'
 updates, and does not clip. Where only sums are seen nobody can clip for it.
-Target: at most 2 points for one of eight sites under groups, and for the
-smallest site under the bounded mean.
+Target: at most 2 points for one site under groups (from nine sites on; with eight
+there are none), and for the smallest site under the mean with an adaptive norm.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from rich.table import Table
 from benchmarks.poisoning_attacks import ATTACKS, Attack, stacked
 from benchmarks.poisoning_worlds import Update, World, breast, heart, heart_folder
 from tasks import parameters
-from tasks.adaptive import AdaptiveNorm
+from tasks.adaptive import AdaptiveNorm, is_within
 from tasks.aggregation import rule
 from tasks.aggregation.bound import bounded, norm, noted
 from tasks.aggregation.grouped import combine_groups
 from tasks.aggregation.reputation import reputation
 from tasks.parameters import Parameters
 from tasks.rules import Aggregation
-from tasks.secagg.groups import Group, disjoint_groups, draw_groups
+from tasks.secagg.groups import Group, disjoint_groups, fixed_groups
 
 
 class Memory:
@@ -70,21 +70,27 @@ def adaptive_mean(updates: dict[str, Update], memory: Memory) -> Update:
     return result
 
 
-def grouped(name: str, reputed: bool, disjoint: bool = False) -> Combine:
-    """Sums of groups; honest sites clip, the hub sees no update. `disjoint`: as a study draws them."""
+def grouped(name: str, drawn: bool, adaptive: bool = False) -> Combine:
+    """Sums of groups as a study has them: `drawn` anew each round, with reputation, or fixed. Honest sites clip."""
 
     def combine(updates: dict[str, Update], memory: Memory) -> Update:
         memory.round += 1
-        words = (list(updates), 3, 0, "poisoning", memory.round)
-        parts = (
-            [Group(part, len(part)) for part in disjoint_groups(*words)] if disjoint else draw_groups(*words)
-        )
-        standing = {s: one.weight for s, one in reputation(memory.verdicts).items()} if reputed else {}
+        sites = list(updates)
+        words = (sites, 3, 0, "poisoning", memory.round)
+        parts = [
+            Group(part, len(part))
+            for part in (disjoint_groups(*words) if drawn else fixed_groups(sites, sites, 3, 0, "poisoning"))
+        ]
+        standing = {s: one.weight for s, one in reputation(memory.verdicts).items()} if drawn else {}
         sums = (
             (g, {k: v.sum(axis=0) for k, v in stacked([updates[s] for s in g.sites]).items()}) for g in parts
         )
         combined = combine_groups(sums, memory.bound, name, standing)
         memory.verdicts.append(combined.groups)
+        if adaptive:
+            shares = [np.mean([is_within(norm(updates[s]), memory.bound) for s in g.sites]) for g in parts]
+            terms = AdaptiveNorm(start=memory.bound, least=1e-3, most=1e3)
+            memory.bound = terms.after(memory.bound, float(np.median(shares)))
         return combined.update
 
     return combine
@@ -98,12 +104,11 @@ RULES: dict[str, Combine] = {
     "median": plain("median"),
     "trimmed_mean": plain("trimmed_mean"),
     "geometric_median": plain("geometric_median"),
-    "groups, median": grouped("median", reputed=False),
-    "groups, geometric": grouped("geometric_median", reputed=False),
-    "groups, median, reputation": grouped("median", reputed=True),
-    "groups, geometric, reputation": grouped("geometric_median", reputed=True),
-    "a study's groups, median": grouped("median", reputed=True, disjoint=True),
-    "a study's groups, geometric": grouped("geometric_median", reputed=True, disjoint=True),
+    "groups drawn anew, median": grouped("median", drawn=True),
+    "groups drawn anew, geometric_median": grouped("geometric_median", drawn=True),
+    "fixed groups, median": grouped("median", drawn=False),
+    "fixed groups, geometric_median": grouped("geometric_median", drawn=False),
+    "fixed groups, geometric_median, adaptive norm": grouped("geometric_median", drawn=False, adaptive=True),
 }
 
 
@@ -130,7 +135,7 @@ def measure(world: World, rounds: int, say: Callable[[str], None]) -> dict[str, 
     bound = 1.5 * float(np.median([norm(world.train(model, part)) for part in world.sites.values()]))
     result: dict[str, dict[str, float]] = {}
     for name, combine in RULES.items():
-        if name.startswith("a study's") and len(world.sites) < 9:
+        if "groups" in name and len(world.sites) < 9:
             continue  # three disjoint groups of three
         clean = play(world, combine, rounds, bound, None, "")
         row, of_smallest = {"no attack": world.auroc(clean)}, 0.0

@@ -126,10 +126,10 @@ def aggregate(
 def _of_groups(hub: Hub, plan: RoundPlan, total: Total, base: Parameters) -> Combined:
     """What the study's rule makes of the groups' sums, and how odd each group was.
 
-    Sites that have been in odd groups again and again count less, and the operator is told.
+    Where groups change, sites that have been in odd groups again and again count less, and the operator is told.
     """
-    terms = plan.study.aggregation
-    before = recent_records(hub, plan.manifest.run, plan.round, LOOKBACK)
+    terms, lookback = plan.study.aggregation, LOOKBACK if plan.study.groups_change else 0
+    before = recent_records(hub, plan.manifest.run, plan.round, lookback)
     standing = reputation(record.groups for record in before)
     for site in (name for name, one in standing.items() if one.suspect):
         log.warning(

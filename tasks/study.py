@@ -25,7 +25,7 @@ from pydantic import (
 from tasks.cohort import Asynchronous, Cohort, CoolDown
 from tasks.contracts import Message, Name
 from tasks.rules import Aggregation
-from tasks.secagg.groups import disjoint_groups
+from tasks.secagg.groups import disjoint_groups, fixed_groups
 from tasks.secagg.messages import MOST_SUMS
 from tasks.secureterms import SecureAggregation
 from tasks.start import Start
@@ -183,6 +183,11 @@ class Study(Message):
             )
         if self.aggregation.adaptive:
             self._check_adaptive()
+        if self.aggregation.groups and self.privacy.mode == "none" and not self.cohort.is_all:
+            raise ValueError(
+                "aggregation.groups: without noise, sums of changing groups give each site's update away over rounds, "
+                "and a cohort is drawn anew each round; remove cohort, or use privacy mode local"
+            )
         if self.asynchronous is not None:
             self._check_asynchronous(self.asynchronous)
         if self.secure_aggregation.on:
@@ -254,7 +259,15 @@ class Study(Message):
         """
         if not self.aggregation.groups:
             return ()
-        return disjoint_groups(sorted(sites), self.secure_aggregation.min_cohort, self.seed, run, round_)
+        least = self.secure_aggregation.min_cohort
+        if self.groups_change:
+            return disjoint_groups(sites, least, self.seed, run, round_)
+        return fixed_groups(self.sites, sites, least, self.seed, self.name)
+
+    @property
+    def groups_change(self) -> bool:
+        """True where groups are drawn anew each round: only updates with noise of their own bear that (groups.py)."""
+        return self.aggregation.groups is True and self.privacy.mode == "local"
 
     @property
     def asked(self) -> int:

@@ -1,6 +1,6 @@
 """Which site is in the odd group again and again: from sums of groups alone, over many rounds.
 
-Groups are drawn anew each round, so that an honest site is in odd groups as often
+Where groups are drawn anew each round (privacy mode local), an honest site is in odd groups as often
 as chance has it, and a wrong one always. The ranks of a site's groups have mean
 1/2 and variance 1/12 where nobody is odd. A site whose ranks are too high counts
 less, and from SUSPECT on it is named to the operator, who may ask its people, or

@@ -51,9 +51,3 @@ def noised_words(
     share = discrete_gaussian(noise.words, total.size, mechanism.share)
     np.add(words, share.astype(words.dtype), out=words)  # negative integers wrap around to their words
     return words
-
-
-def summed(words: Words, mechanism: Mechanism) -> NDArray[np.float64]:
-    """What a sum of sites' words stands for: shape (d,), the noisy sum of clipped gradients."""
-    bits: Bits = 64 if words.dtype.itemsize == 8 else 32
-    return codec(mechanism, bits).decode(words)

@@ -12,7 +12,7 @@ from simulation.federation import Federation
 from sites.settings import load_site
 from tasks import parameters
 from tasks.commit import load_records
-from tasks.secagg.groups import disjoint_groups
+from tasks.secagg.groups import fixed_groups
 from tests.federation import a_study, write_site
 
 NINE = tuple(f"s{i}" for i in range(9))
@@ -73,5 +73,5 @@ def test_one_of_nine_leads_the_sum_of_all_and_not_the_median_of_groups(tmp_path,
         assert record.groups == () and record.metrics.auroc < 0.4
         return
     assert record.metrics.auroc > 0.6
-    assert tuple(sorted(g.sites for g in record.groups)) == disjoint_groups(NINE, 3, 0, run, 1)
+    assert tuple(sorted(g.sites for g in record.groups)) == fixed_groups(NINE, NINE, 3, 0, "toy")
     assert LIAR in max(record.groups, key=lambda g: g.rank).sites

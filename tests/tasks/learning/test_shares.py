@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tasks.errors import SecureSumError
-from tasks.learning.shares import codec, noised_words, summed
+from tasks.learning.shares import codec, noised_words
 from tasks.privacy.distributed import mechanism
 from tasks.privacy.gaussian import epsilon_of
 from tasks.privacy.noise import NoiseSource
@@ -30,7 +30,7 @@ def a_sum(run, delivered, bits=64, values=None, seed="shares"):
 def test_the_noise_of_a_sum_is_the_noise_that_is_accounted(missing, delivered, bits):
     """Variance over many coordinates, with and without a lost site; sigma / N instead of sigma / sqrt(N) shows."""
     run = a_run(missing=missing)
-    seen = summed(a_sum(run, delivered, bits), run)
+    seen = codec(run, bits).decode(a_sum(run, delivered, bits))
 
     claimed = run.views(1e-5, delivered=delivered).hub
     std = run.clip_norm * math.sqrt(run.steps) / _mu(claimed)
@@ -53,8 +53,8 @@ def test_a_sum_of_words_is_the_sum_of_numbers(bits):
     """Signs, scale and the ring's end: with the noise taken off nothing but half a word for each site is left."""
     run = a_run(dimension=200, epsilon=10.0)
     values = np.random.default_rng(0).normal(size=(4, 200)) * 100
-    seen = summed(a_sum(run, 4, bits, values), run)
-    noise = summed(a_sum(run, 4, bits), run)
+    seen = codec(run, bits).decode(a_sum(run, 4, bits, values))
+    noise = codec(run, bits).decode(a_sum(run, 4, bits))
 
     assert np.abs(seen - noise - values.sum(axis=0)).max() <= 4 * 2.0 ** (-run.scale_bits - 1) + 1e-9
 
