@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 ALLOWED_EVERY_S = 0.5  # between two looks at all that may forbid to go on
 SECURE_EVERY_S = 1.0  # between two moments at which what was noted of steps is made durable
-LOST_EVERY_S = 3.0  # between two looks whether the store still has this site's word
+LOST_EVERY_S = 3.0  # between two looks whether the store still has the ticket, and this site's word
 MOST_PARAMETERS_TEXT = "the parameters of a step are not of the form that the round began with"
 
 
@@ -182,9 +182,11 @@ class Lockstep:
         if self._secured_at and now - self._secured_at >= SECURE_EVERY_S:
             self._delivery.secure()
             self._secured_at = now
-        if self._journal.newest is not None and now - self._lost_at >= LOST_EVERY_S:
+        if now - self._lost_at >= LOST_EVERY_S:
+            if self._mailbox.raw_ticket(layout.ticket_key(self.ticket)) is None:
+                raise RefusedError(Code.EXPIRED, "the hub has taken the ticket back: the round is over")
             gone = self._mailbox.own(layout.answer_key(self.ticket, "step.json")) is None
-            self._unsent |= bool(self._lost_at) and gone
+            self._unsent |= bool(self._lost_at) and gone and self._journal.newest is not None
             self._lost_at = now
 
     def _newest_beat(self) -> Beat | None:

@@ -36,7 +36,7 @@ from tasks.relay import find_relayed, read_relayed, relay
 from tasks.sealed import open_from_site
 from tasks.seats import Seats, is_silent, verifier
 from tasks.secagg.masks import MaskStream
-from tasks.secagg.messages import Consent, Survivors
+from tasks.secagg.messages import Consent, Survivors, Unmasking
 from tasks.secagg.onesum import consenting, survivors_of
 from tasks.secagg.opening import recover
 from tasks.secagg.relayed import Listed
@@ -103,7 +103,8 @@ class Lockstep:
             site: plan.left_out.get(site, Code.NO_SEAT) for site in self._cohort.dealt if site not in tickets
         }
         self._failed: list[Answer] = []
-        self.late: set[str] = set()  # not in the last step, and not waited for in the next
+        # not in the last step, and not waited for in the next
+        self.late = set(self._cohort.dealt) - (walk.there or set(self._cohort.dealt))
         self._look_at = self._shown_at = 0.0
         self._tags: dict[str, str] = {}
         self._length = parameters.flat(parameters.from_bytes(walk.raw)).size
@@ -146,7 +147,7 @@ class Lockstep:
         self._consents: tuple[Consent, ...] | None = None
         self._began_at, self._enough_at = self._hub.now(), float("inf")
         self._silent: set[str] = set()
-        self._tried = 0  # shares that did not open the sum
+        self._tried: list[Unmasking] = []  # shares that did not open the sum
         self._base = parameters.from_bytes(walk.raw)
         key = layout.step_parameters_key(run, plan.round, walk.done, walk.sha256)
         self._given = Given.of(walk.raw, key if walk.done else plan.base_key)
@@ -291,16 +292,21 @@ class Lockstep:
 
     def _open(self) -> bool:
         """Commit the step as soon as there are enough shares."""
-        shares = [said.unmasking for said in self._said.values() if said.unmasking is not None]
-        survivors = self._survivors
-        if survivors is None or len(shares) < self._seats.threshold or len(shares) == self._tried:
+        survivors, said = self._survivors, self._said
+        if survivors is None or not all(
+            site in said and said[site].masked_sha256 == digest for site, digest in survivors.masked.items()
+        ):
+            return False  # the list was shown by an earlier life: not all of its vectors are read yet
+        given = [word.unmasking for word in said.values() if word.unmasking is not None]
+        shares = [part for part in given if part.survivors_sha256 == survivors.sha256]
+        if len(shares) < self._seats.threshold or shares == self._tried:
             return False
         try:
             with timed("sum"):
                 opened = recover(self._cohort, self._seats.dealt.announcements, self._sum, survivors, shares)
         except SecureSumError as exc:
             log.warning("step %d: %s", self._sum.step, exc)
-            self._tried = len(shares)
+            self._tried = shares
             return False
         for site in sorted(opened.wrong):
             log.warning(

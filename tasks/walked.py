@@ -43,6 +43,7 @@ class Walk:
     sums: dict[str, frozenset[str]] = field(default_factory=dict)  # of each sum: whose vectors are in it
     last: str | None = None  # digest of the last commit
     survivors: str | None = None  # digest of its list
+    there: frozenset[str] | None = None  # the sites on it
     tail: NDArray[np.float64] | None = None
 
     @property
@@ -64,7 +65,7 @@ class Walk:
         self.raw, self.last, self.survivors = raw, stepped.sha256, stepped.survivors.sha256
         self.sites.append(len(stepped.survivors.masked))
         self.moved.append(stepped.moved)
-        self.sums[stepped.survivors.sum_sha256] = frozenset(stepped.survivors.masked)
+        self.there = self.sums[stepped.survivors.sum_sha256] = frozenset(stepped.survivors.masked)
         if (self.round - 1) * self.study.steps + self.done in averaged(self.study):
             flat = parameters.flat(parameters.from_bytes(raw))
             self.tail = flat.copy() if self.tail is None else self.tail + flat
