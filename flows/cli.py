@@ -41,6 +41,9 @@ COMMANDS: dict[str, Command] = {
     "study run": Command("flows.commands.study_run", "run a study with its sites"),
     "study simulate": Command("simulation.command", "the same study on local files, in one process"),
     "study audit": Command("simulation.audit", "attack a study on local files: is it as private as it says?"),
+    "study tune": Command(
+        "simulation.tune", "choose settings on local files, and say what the choice has cost"
+    ),
     "study deploy": Command("flows.commands.study_deploy", "put a study on its schedule"),
     "run list": Command("flows.commands.run_list", "all runs"),
     "run show": Command("flows.commands.run_show", "rounds, sites, metrics and epsilon of a run"),
