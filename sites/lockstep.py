@@ -176,13 +176,15 @@ class Lockstep:
 
     def _look_around(self) -> None:
         now = self._now()
-        if now - self._allowed_at >= ALLOWED_EVERY_S:
+        if (
+            abs(now - self._allowed_at) >= ALLOWED_EVERY_S
+        ):  # a clock that is put back must not close these eyes
             self._allowed()
             self._allowed_at = now
-        if self._secured_at and now - self._secured_at >= SECURE_EVERY_S:
+        if self._secured_at and abs(now - self._secured_at) >= SECURE_EVERY_S:
             self._delivery.secure()
             self._secured_at = now
-        if now - self._lost_at >= LOST_EVERY_S:
+        if abs(now - self._lost_at) >= LOST_EVERY_S:
             if self._mailbox.raw_ticket(layout.ticket_key(self.ticket)) is None:
                 raise RefusedError(Code.EXPIRED, "the hub has taken the ticket back: the round is over")
             gone = self._mailbox.own(layout.answer_key(self.ticket, "step.json")) is None

@@ -126,7 +126,7 @@ def play(ticket: Ticket, desk: Desk) -> Done | Lockstep:
     given = _parameters(ticket, desk)
     check_bound(len(given), standing.in_force[study.name])
     numbers = _numbers(given)
-    check_steps(ticket, study) if ticket.operation == Operation.TRAIN else None
+    check_steps(ticket, study)
     if ticket.steps is not None:
         return _lockstep(ticket, study, source, given, numbers, summing, desk)
     hiding = (

@@ -142,6 +142,7 @@ class Summing:
             length,
             scale_of(self._study, what, length),
             of_groups,
+            update_norm=ticket.update_norm if what == "update" else None,
         )
         seeds = mask_seeds(member, self._outbox.pledges(ticket.run), sum_)
         return sum_, seeds, len(member.cohort.dealt)

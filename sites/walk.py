@@ -20,7 +20,7 @@ from sites.settings import Source
 from sites.spending import charge, dataset_of, plan_round, reserve
 from sites.stepnotes import check_newest
 from sites.workplace import Workplace
-from tasks.contracts import Code, Ticket
+from tasks.contracts import Code, Operation, Ticket
 from tasks.errors import RefusedError
 from tasks.privacy.shared import mechanism_of
 from tasks.study import Study
@@ -32,10 +32,12 @@ if TYPE_CHECKING:
 
 
 def check_steps(ticket: Ticket, study: Study) -> None:
-    """Raises RefusedError: bad_ticket: another number of steps than people have approved."""
-    if (ticket.steps or 1) != study.steps:
+    """Raises RefusedError: bad_ticket: another number of steps than people have approved; training alone has any."""
+    wanted = study.steps if ticket.operation == Operation.TRAIN else 1
+    if (ticket.steps or 1) != wanted:
         raise RefusedError(
-            Code.BAD_TICKET, f"the ticket asks for {ticket.steps or 1} steps, the study has {study.steps}"
+            Code.BAD_TICKET,
+            f"the ticket asks for {ticket.steps or 1} steps of {ticket.operation}, not {wanted}",
         )
 
 
@@ -62,6 +64,7 @@ def reserved(
                 _check_same(ticket, journal)
                 desk.delivery.mend(ticket)
                 return journal
+            _check_unused(journal)
         except BaseException:
             if journal is not None:
                 journal.close()
@@ -87,6 +90,14 @@ def reserved(
             raise
         note_reserved(desk.audit, ticket, ledger, event)
         return journal
+
+
+def _check_unused(journal: Journal | None) -> None:
+    """Raises RefusedError: sum_refused: keys of this round have hidden vectors, and the ledger has not heard of it."""
+    if journal is not None and journal.newest is not None:
+        raise RefusedError(
+            Code.SUM_REFUSED, "steps of this round were taken, and the ledger is older than they are"
+        )
 
 
 def begin(

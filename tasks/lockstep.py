@@ -229,6 +229,7 @@ class Lockstep:
         if (
             said is None
             or said.site != site
+            or not names_itself(said)
             or (said.run, said.round, said.step, said.sum_sha256) != place
             or not self._holds(site, said)
         ):
@@ -350,3 +351,8 @@ class Lockstep:
                 raise LeaseError(f"{place} was committed by another hub. That step holds; this hub stops.")
         take(hub, walk, mine)
         self._begin()
+
+
+def names_itself(said: Said) -> bool:
+    """True where a site's consent or shares are in its own name: no member speaks for another."""
+    return all(part is None or part.site == said.site for part in (said.consent, said.unmasking))

@@ -24,7 +24,10 @@ def update_sum(plan: RoundPlan, seats: Seats, base: Parameters) -> SumTerms:
     length = plan.study.words(size)
     cohort, scale = seats.dealt.cohort, scale_of(plan.study, "update", length)
     groups = plan.study.groups(cohort.dealt, plan.manifest.run, plan.round)
-    return secure.sum_of(cohort, plan.round, "update", plan.base_sha256, length, scale, groups)
+    norm = plan.update_norm if plan.study.aggregation.adaptive else None  # as the tickets say it
+    return secure.sum_of(
+        cohort, plan.round, "update", plan.base_sha256, length, scale, groups, update_norm=norm
+    )
 
 
 def check_masked(hub: Hub, sum_: SumTerms, answer: Answer) -> Answer:

@@ -96,9 +96,11 @@ class SecureAggregation(Message):
         scale_bits: int | None = None,
         groups: tuple[tuple[str, ...], ...] = (),
         step: int = 1,
+        update_norm: float | None = None,
     ) -> SumTerms:
         """One secure sum of a round (of a `step` of it), as hub and sites reckon it alike: `length` numbers from each.
 
+        `update_norm` is what an adaptive bound is in this round: a hub that told one site another would open nothing.
         `scale_bits` of an update whose words have noise in them (privacy mode distributed); default: the finest.
         """
         if scale_bits is None:
@@ -115,6 +117,7 @@ class SecureAggregation(Message):
             bits=self.bits if what == "update" else 64,
             scale_bits=scale_bits,
             groups=groups,
+            update_norm=update_norm,
         )
 
     def seating(

@@ -59,8 +59,8 @@ def fixed_groups(
 ) -> Parts:
     """The groups of every round of every run of a study: disjoint, sorted.
 
-    A site that is away leaves a hole, and the others stay where they are; a group that has become too small joins the
-    smallest other one.
+    A site that is away leaves a hole, and all others stay where they are. A group that has become too small
+    is left out of the round: in another group its sites would stand out from those that were there before.
 
     Args:
         sites: of the study.
@@ -73,15 +73,8 @@ def fixed_groups(
         SecureSumError: too few sites are left for three groups.
     """
     whole = _parted(sites, min_cohort, f"{seed}|{study}|every round")
-    left = [part for part in (tuple(s for s in part if s in present) for part in whole) if part]
-    while len(left) > 1 and len(min(left, key=_by_size)) < min_cohort:
-        small, other, *rest = sorted(left, key=_by_size)
-        left = [tuple(sorted(small + other)), *rest]
-    return _enough(left, len(present), min_cohort)
-
-
-def _by_size(part: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
-    return len(part), part
+    left = (tuple(site for site in part if site in present) for part in whole)
+    return _enough([part for part in left if len(part) >= min_cohort], len(present), min_cohort)
 
 
 def _enough(parts: Sequence[tuple[str, ...]], sites: int, min_cohort: int) -> Parts:

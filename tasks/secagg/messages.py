@@ -153,6 +153,11 @@ class SumTerms(Digested):
     groups: tuple[tuple[Name, ...], ...] = Field(
         default=(), max_length=MOST_SITES, exclude_if=lambda v: not v
     )
+    update_norm: float | None = (
+        Field(  # one that adapts: sites that were told others have masks that do not cancel
+            default=None, gt=0, exclude_if=lambda v: v is None
+        )
+    )
 
     def parts(self, cohort: Cohort) -> tuple[tuple[str, ...], ...]:
         """Whose vectors are added together."""

@@ -207,7 +207,7 @@ def _check_new(member: Member, pledges: Pledges, sum_: SumTerms) -> int:
     number = number_of(terms, sum_)
     if (sum_.run, sum_.cohort_sha256) != (terms.run, member.cohort.sha256):
         raise SecureSumError("the sum is for another run or cohort than this site joined")
-    _check_parted(member.cohort, sum_)
+    _check_parted(member, sum_)
     for old in (pledge for pledge in pledges.sums if pledge.what == sum_.what):
         if old.place >= (sum_.round, sum_.attempt, sum_.step):
             raise SecureSumError(
@@ -225,11 +225,13 @@ def _check_new(member: Member, pledges: Pledges, sum_: SumTerms) -> int:
     return number
 
 
-def _check_parted(cohort: Cohort, sum_: SumTerms) -> None:
-    """Raises SecureSumError where groups overlap, leave somebody out, or are too small to be summed."""
-    placed = [site for group in sum_.groups for site in group]
-    if sum_.groups and sorted(placed) != sorted(cohort.dealt):
-        raise SecureSumError("the groups of the sum are not the sites of the cohort, each in one group")
+def _check_parted(member: Member, sum_: SumTerms) -> None:
+    """Raises SecureSumError where groups overlap, have strangers or not this site, or are too small to be summed."""
+    cohort, placed = member.cohort, [site for group in sum_.groups for site in group]
+    if len(set(placed)) < len(placed) or not set(placed) <= cohort.dealt.keys():
+        raise SecureSumError("the groups of the sum are not sites of the cohort, each in one group")
+    if placed and member.seat.site not in placed:
+        raise SecureSumError("too few sites of this one's group are here, and it joins no other")
     if any(len(group) < cohort.terms.min_cohort for group in sum_.groups):
         raise SecureSumError(f"a group of the sum has fewer than {cohort.terms.min_cohort} sites")
 

@@ -13,6 +13,7 @@ from tasks import layout, parameters
 from tasks.beats import Beat, Given, Said
 from tasks.contracts import Code, Operation, Ticket
 from tasks.errors import RefusedError, SecureSumError
+from tasks.lockstep import names_itself
 from tasks.registry import site_card
 from tasks.relay import find_relayed, read_relayed
 from tasks.sealed import open_from_site
@@ -21,6 +22,8 @@ from tasks.secagg.opening import recover
 from tasks.secagg.relayed import Dealt
 from tests.flows.test_distributed import FOUR, federation
 from tests.flows.test_lockstep import STEPS, Killed, in_steps
+from tests.sites.builders import ToyHub, an_agent
+from tests.sites.builders import a_study as a_site_study
 
 NAME = "toy-1/00001-01-train"
 
@@ -194,7 +197,37 @@ def test_lines_that_a_power_cut_took_of_one_log_are_added_from_the_other(tmp_pat
 def test_a_ticket_asks_for_the_steps_that_were_approved():
     """Not for more, and not for a round of one step where several were planned for."""
     for steps in (STEPS + 1, None):
-        ticket = Ticket.model_construct(steps=steps)
+        ticket = Ticket.model_construct(operation=Operation.TRAIN, steps=steps)
         with pytest.raises(RefusedError) as caught:
             check_steps(ticket, in_steps())
         assert caught.value.code == Code.BAD_TICKET
+
+
+def test_steps_are_of_training_alone(tmp_path):
+    """A scoring ticket with steps would walk the round a second time, with another memory of what was opened."""
+    hub, agent = ToyHub(tmp_path), an_agent(tmp_path)
+    study = a_site_study()
+    given = hub.publish(study)
+    assert hub.ask(agent, hub.ticket(study, given)).update
+
+    scores = hub.ticket(study, given, operation=Operation.EVALUATE, steps=STEPS)
+
+    assert hub.ask(agent, scores).refusal == Code.BAD_TICKET
+    assert hub.ask(agent, hub.ticket(study, given, operation=Operation.EVALUATE, attempt=2)).scores
+
+
+@pytest.mark.parametrize("part", ["consent", "unmasking"])
+def test_a_member_that_speaks_for_another_is_not_heard(tmp_path, part):
+    """Wrong shares under a neighbour's name would stop the step, and the log would blame the neighbour."""
+    middle = Middle(tmp_path)
+    whole, fewer = middle.survivors(FOUR), middle.survivors(FOUR[1:])
+    lists = {
+        "unmasking": {"survivors": whole, "whole": True},
+        "consent": {"survivors": fewer, "whole": False},
+    }
+    middle.show("south", **lists[part])
+    said = middle.said("south")
+    forged = getattr(said, part).model_copy(update={"site": "east"})
+
+    assert names_itself(said)
+    assert not names_itself(said.model_copy(update={part: forged}))

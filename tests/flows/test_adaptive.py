@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 
 from tasks.adaptive import AdaptiveNorm
+from tasks.begin import load_manifest
 from tasks.commit import load_records
 from tasks.contracts import Code
+from tasks.privacy.shared import scale_of
+from tasks.relay import find_relayed, read_relayed
+from tasks.secagg.relayed import Dealt
 from tests.flows.test_secure import FOUR, four, last, secure, weights
 from tests.sites.builders import ToyHub, an_agent
 from tests.sites.builders import a_study as a_site_study
@@ -56,3 +60,25 @@ def test_a_site_refuses_a_bound_that_it_has_not_approved(tmp_path):
             == Code.BAD_TICKET
         )
     assert hub.ask(agent, hub.ticket(study, given, attempt=4, update_norm=0.2)).update
+
+
+def test_a_bound_that_is_told_to_one_site_alone_opens_nothing(tmp_path):
+    """All others held to a tiny bound, the sum would be one site's update: so the bound is in every mask's digest."""
+    federation = four(tmp_path)
+    study = secure(rounds=1, aggregation={"update_norm": TERMS})
+    run = federation.run(study)
+    hub, length = federation.hub, study.words(weights(federation.hub, last(federation.hub, run)).size)
+    cohort = read_relayed(hub, find_relayed(hub, run, 1, "seated"), Dealt).cohort
+    sum_ = study.secure_aggregation.sum_of(
+        cohort,
+        1,
+        "update",
+        load_manifest(hub, run).initial_parameters_sha256,
+        length,
+        scale_of(study, "update", length),
+        update_norm=TERMS.start,
+    )
+    outbox = federation.agents["east"].outbox
+
+    assert outbox.bound(run, sum_.sha256) is not None
+    assert outbox.bound(run, sum_.model_copy(update={"update_norm": TERMS.most}).sha256) is None

@@ -67,6 +67,9 @@ def test_a_hole_moves_nobody_to_another_group():
 
     assert {tuple(s for s in group if s != "s00") for group in whole} == set(without)
     assert fixed_groups(names(16), names(16)[4:], 3, 0, "toy") != whole
+    four = fixed_groups(names(16), names(16), 3, 0, "toy")
+    small = set(four[0][:-1])  # of a group of four one is left: it joins no other, where it would stand out
+    assert fixed_groups(names(16), [s for s in names(16) if s not in small], 3, 0, "toy") == four[1:]
     gone = next(group for group in whole if "s00" in group)
     with pytest.raises(SecureSumError, match=r"10 sites have keys .* need 9"):
         fixed_groups(names(12), [s for s in names(12) if s not in gone[:2]], 3, 0, "toy")

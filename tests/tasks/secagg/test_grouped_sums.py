@@ -126,9 +126,9 @@ def test_a_list_with_two_sites_of_a_group_gets_no_consent(world):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda g: (g[0], g[1]), "not the sites of the cohort"),
-        (lambda g: (*g, g[0]), "not the sites of the cohort"),
-        (lambda g: ((*g[0], g[1][0]), g[1], g[2]), "not the sites of the cohort"),
+        (lambda g: (g[1], g[2]), "joins no other"),
+        (lambda g: (*g, g[0]), "not sites of the cohort"),
+        (lambda g: ((*g[0], g[1][0]), g[1], g[2]), "not sites of the cohort"),
         (lambda g: ((*g[0], g[1][0]), g[1][1:], g[2]), "fewer than 3 sites"),
     ],
     ids=["one left out", "one twice", "overlapping", "one too small"],
