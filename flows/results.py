@@ -128,7 +128,7 @@ def _site(site: SiteRound) -> dict[str, Any]:
 
 
 def _final(records: list[RoundRecord], rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """The last round; a site that was not drawn, or failed in it, still shows what it has spent by then."""
+    """The last round; a site that was not drawn, or failed in it, still shows what it last said it has spent."""
     sites: dict[str, dict[str, Any]] = {}
     for one in rounds:
         for name, site in one["sites"].items():

@@ -13,7 +13,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import NamedTuple, TypeVar
 
 from infra.errors import InfraError, SealError, StoreError, UploadClosedError
@@ -242,6 +242,9 @@ class Agent:
                 worked |= self._guarded(lockstep.turn)
                 walking.progress.beat(Beat("training", lockstep.step, ticket.steps or 1))
                 done = finished(lockstep, self.site) if lockstep.over else None
+            except UploadClosedError as exc:  # of this ticket alone; another attempt brings other addresses
+                log.warning("ticket %s: its addresses are not valid any more: %s", name, exc)
+                done = Done(refusal=Code.EXPIRED)
             except RefusedError as exc:
                 log.warning("ticket %s: refused, %s: %s", name, exc.code, exc)
                 note_refused(self.home.audit, ticket, exc.code)
@@ -252,18 +255,19 @@ class Agent:
 
     def _end_walks(self) -> None:
         """End what is under way without an answer: it may be gone on with."""
-        for walking in self._walks.values():
-            walking.lockstep.close()
-        self._walks.clear()
-        self._busy = False
+        with ExitStack() as ends:
+            for walking in self._walks.values():
+                ends.callback(walking.lockstep.close)
+            self._walks.clear()
+            self._busy = False
 
     def _end_walk(self, name: str, done: Done) -> None:
         walking = self._walks.pop(name)
         try:
             self._finish(walking.ticket, walking.progress, done)
         finally:
+            self._busy = bool(self._walks)
             walking.lockstep.close(answered=done.update is not None)
-        self._busy = bool(self._walks)
 
     def _finish(self, ticket: Ticket, progress: ProgressWriter, done: Done) -> None:
         """Keep the answer, then send it."""

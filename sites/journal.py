@@ -151,7 +151,9 @@ class Journal:
         self._fd = _opened(self._path)
 
     def close(self) -> None:
-        os.close(self._fd)
+        fd, self._fd = self._fd, -1  # a number that is closed may be another file's soon
+        if fd >= 0:
+            os.close(fd)
 
 
 def path_of(folder: Path, run: str, round_: int) -> Path:

@@ -16,7 +16,7 @@ import time
 from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from infra.errors import SealError
 from infra.identity import Identity
@@ -157,12 +157,13 @@ class Lockstep:
 
     def close(self, answered: bool = False) -> None:
         """End the job, make durable what was noted, and let the vectors go where the round is `answered`."""
-        self._workplace.__exit__(None, None, None)
-        if answered:
-            self._journal.forget_vectors()
-        self._journal.close()
-        if self._secured_at:
-            self._delivery.secure()
+        with ExitStack() as ends:  # from the last to the first, each whatever the others come to
+            if self._secured_at:
+                ends.callback(self._delivery.secure)
+            ends.callback(self._journal.close)
+            if answered:
+                ends.callback(self._journal.forget_vectors)
+            ends.callback(self._workplace.__exit__, None, None, None)
         spent = ", ".join(f"{phase} {seconds:.3f}" for phase, seconds in sorted(self._seconds.items()))
         log.info("steps of round %d of %s: seconds: %s", self.ticket.round, self.ticket.run, spent)
 

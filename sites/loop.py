@@ -89,9 +89,9 @@ def turn(site: Site, file: SiteFile, runner: Runner, stop: Stop) -> None:
     while not stop.asked and not _told_to_end(site):
         try:
             if (new := file.changed()) is not None:
-                if agent is not None:
-                    agent.close()
-                site, agent = new, None
+                old, site, agent = agent, new, None  # whatever closing comes to, the new one counts
+                if old is not None:
+                    old.close()
             agent = agent or _agent(site, runner, stop)
             rest = pace.after(agent.step())
             if away:

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
+from infra.errors import FileError
 from infra.yamlfile import load
 from sites.policyterms import Policy
 from tasks.contracts import Name
@@ -176,4 +177,6 @@ def _absolute_store(store: str, base: Path) -> str:
     if not store.startswith("file:"):
         return store
     folder = store.removeprefix("file:").removeprefix("//")
+    if "\0" in unquote(folder):
+        raise FileError(f"store: {store!r} is no folder's name; expected file:FOLDER")
     return (base / unquote(folder)).resolve().as_uri()

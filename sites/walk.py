@@ -56,12 +56,15 @@ def reserved(
         RefusedError: budget_exhausted; or bad_ticket: other steps were begun in this round.
     """
     site, folder = desk.site, desk.outbox.folder
+    dataset = dataset_of(site, source)
     with closing(Ledger(site.state, site=site.settings.site)) as ledger:
         journal = Journal.known(folder, ticket)
         try:
             check_newest(ticket, journal.newest if journal else None, desk.mailbox, desk.identity)
-            if journal is not None and _is_paid(ledger, ticket, journal):
+            paid_for = _paid_for(ledger, ticket, journal) if journal is not None else None
+            if journal is not None and paid_for is not None:
                 _check_same(ticket, journal)
+                _check_records(paid_for, dataset)
                 desk.delivery.mend(ticket)
                 return journal
             _check_unused(journal)
@@ -71,7 +74,6 @@ def reserved(
             raise
         if journal is not None:  # a life ended before it had paid: nothing was read
             journal.close()
-        dataset = dataset_of(site, source)
         event, spent = plan_round(
             ticket,
             study,
@@ -166,6 +168,16 @@ def _check_same(ticket: Ticket, journal: Journal) -> None:
         )
 
 
-def _is_paid(ledger: Ledger, ticket: Ticket, journal: Journal) -> bool:
+def _paid_for(ledger: Ledger, ticket: Ticket, journal: Journal) -> str | None:
+    """Whose privacy the steps have been debited to; None where they have not been."""
     key = Key(ticket.study, ticket.run, ticket.round, journal.begun.paid)
-    return any(row.entry.key == key for row in ledger.rows())
+    return next((row.entry.dataset for row in ledger.rows() if row.entry.key == key), None)
+
+
+def _check_records(paid_for: str, dataset: str) -> None:
+    """Raises RefusedError: sum_refused: site.yaml names other records now, which have paid for nothing."""
+    if paid_for != dataset:
+        raise RefusedError(
+            Code.SUM_REFUSED,
+            f"the steps of this round were begun on {paid_for}, and the source is {dataset} now",
+        )

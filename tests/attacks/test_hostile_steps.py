@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from infra.signing import SigningKey
+from sites.agent import Agent
 from sites.chain import BrokenChainError
 from sites.egress import noted_egress
+from sites.job import InlineRunner
+from sites.sources import address
 from sites.walk import check_steps
 from tasks import layout, parameters
 from tasks.beats import Beat, Given, Said
@@ -231,3 +237,23 @@ def test_a_member_that_speaks_for_another_is_not_heard(tmp_path, part):
 
     assert names_itself(said)
     assert not names_itself(said.model_copy(update={part: forged}))
+
+
+def test_steps_that_were_paid_by_some_records_are_not_gone_on_with_on_others(tmp_path):
+    """site.yaml names another table in the middle of a round: its people's ledger has no entry for these steps."""
+    middle = Middle(tmp_path)
+    agent = middle.world.agents["east"]
+    sources = agent.site.settings.sources
+    table = address(sources["toy"], agent.site.base)
+    other = shutil.copy(table, table.with_name("other.csv"))
+    moved_to = {"toy": sources["toy"].model_copy(update={"url": f"csv:{other}"})}
+    agent.close()
+    settings = agent.site.settings.model_copy(update={"sources": moved_to})
+    anew = Agent(
+        replace(agent.site, settings=settings), middle.world.store, InlineRunner(), now=middle.world.now
+    )
+    middle.world.agents["east"] = anew
+
+    anew.step()
+
+    assert middle.refusal("east") == Code.SUM_REFUSED
