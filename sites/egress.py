@@ -298,16 +298,24 @@ def noted_egress(state: Path, site: str) -> list[EgressRecord]:
         SealError: a line was not signed by this site's key.
         BrokenChainError: an object has a record and no line in the audit log, or the reverse.
     """
+    before = _logged(
+        state
+    )  # an agent that works writes a line, then the record: so the log is read around the records
     records = list(egress_records(state, site, own_public_key(site, state)))
-    events = (line.event for line in lines(state))
-    logged = {(e.key, e.sha256) for e in events if isinstance(e, BytesOut) and e.key.endswith(ANSWERS)}
-    unknown = {(r.key, r.sha256) for r in records} - logged
-    missing = logged - {(r.key, r.sha256) for r in records}
+    known = {(r.key, r.sha256) for r in records}
+    missing, unknown = before - known, known - before
+    unknown = unknown - _logged(state) if unknown else unknown
     for key, digest in sorted(unknown):
         raise BrokenChainError(f"{key} {digest[:16]} left by its record and is not in the audit log")
     for key, digest in sorted(missing):
         raise BrokenChainError(f"{key} {digest[:16]} left by the audit log and has no signed record")
     return records
+
+
+def _logged(state: Path) -> set[tuple[str, str]]:
+    """Key and digest of each answer that the audit log has seen leave."""
+    events = (line.event for line in lines(state))
+    return {(e.key, e.sha256) for e in events if isinstance(e, BytesOut) and e.key.endswith(ANSWERS)}
 
 
 def _append(path: Path, line: bytes, durable: bool) -> None:
