@@ -78,7 +78,7 @@ def grouped(name: str, drawn: bool, adaptive: bool = False) -> Combine:
         sites = list(updates)
         words = (sites, 3, 0, "poisoning", memory.round)
         parts = [
-            Group(part, len(part))
+            Group(part)
             for part in (disjoint_groups(*words) if drawn else fixed_groups(sites, sites, 3, 0, "poisoning"))
         ]
         standing = {s: one.weight for s, one in reputation(memory.verdicts).items()} if drawn else {}

@@ -49,7 +49,6 @@ log = logging.getLogger(__name__)
 ALLOWED_EVERY_S = 0.5  # between two looks at all that may forbid to go on
 SECURE_EVERY_S = 1.0  # between two moments at which what was noted of steps is made durable
 LOST_EVERY_S = 3.0  # between two looks whether the store still has the ticket, and this site's word
-MOST_PARAMETERS_TEXT = "the parameters of a step are not of the form that the round began with"
 
 
 class Lockstep:
@@ -264,7 +263,9 @@ class Lockstep:
         except ContractError as exc:
             raise RefusedError(Code.BAD_TICKET, f"the parameters of a step cannot be read: {exc}") from exc
         if not same:
-            raise RefusedError(Code.BAD_TICKET, MOST_PARAMETERS_TEXT)
+            raise RefusedError(
+                Code.BAD_TICKET, "the parameters of a step are not of the form that the round began with"
+            )
         return raw
 
     def _read(self, given: Given) -> bytes | None:

@@ -13,15 +13,8 @@ from sites.settings import Site, load_site
 
 log = logging.getLogger(__name__)
 
-FIXED = (
-    "site",
-    "store",
-    "store_ca",
-    "proxy",
-    "state",
-)  # what lies there belongs to a process as long as it lives
-
-
+# what lies there belongs to a process as long as it lives
+FIXED = ("site", "store", "store_ca", "proxy", "state")
 SETTLED_S = 1.0  # unchanged for so long: half of a file may be a file too, with half of the rules
 
 

@@ -134,9 +134,7 @@ def play(ticket: Ticket, desk: Desk) -> Done | Lockstep:
     )  # before rows are read
 
     with _workplace(ticket, desk) as workplace:
-        survey = surveyed(ticket, study, source, desk.site, workplace, desk.audit)
-        check_records(survey, desk.site.settings)
-        note_read(desk.audit, ticket, source, survey.records)
+        survey = _survey(ticket, study, source, workplace, desk)
         task = Task(ticket, study, source, given, survey, hiding, bound)
         if ticket.operation == Operation.EVALUATE:
             return _score(task, desk.site, workplace)
@@ -172,9 +170,7 @@ def _lockstep(
     """All of the story before the steps of a round: keys, survey, plan, reserve."""
     summing.member()  # before rows are read: a site without keys spends nothing
     with _workplace(ticket, desk) as workplace:
-        survey = surveyed(ticket, study, source, desk.site, workplace, desk.audit)
-        check_records(survey, desk.site.settings)
-        note_read(desk.audit, ticket, source, survey.records)
+        survey = _survey(ticket, study, source, workplace, desk)
         journal = reserved(ticket, study, source, survey, numbers, desk, workplace)
     standing = desk.approvals.for_ticket(desk.site.settings.policy.approval)
     return begin(
@@ -218,6 +214,14 @@ def settle(answer: Answer, site: Site, audit: Audit) -> None:
     with closing(Ledger(site.state, site=site.settings.site)) as ledger:
         if charge(ledger, answer.ticket):
             note_charged(audit, answer.ticket, ledger)
+
+
+def _survey(ticket: Ticket, study: Study, source: Source, workplace: Workplace, desk: Desk) -> Survey:
+    """How many records and people there are: enough, and noted before rows are read for the work itself."""
+    survey = surveyed(ticket, study, source, desk.site, workplace, desk.audit)
+    check_records(survey, desk.site.settings)
+    note_read(desk.audit, ticket, source, survey.records)
+    return survey
 
 
 def _parameters(ticket: Ticket, desk: Desk) -> bytes:

@@ -39,8 +39,6 @@ from tasks.walked import Walked, keep_tail, mean_of_tails, rounds_averaged
 log = logging.getLogger(__name__)
 
 LOOKBACK = 500  # rounds that a site's standing is made of
-
-
 NO_STEPS: Mapping[str, int] = MappingProxyType({})
 
 

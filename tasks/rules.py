@@ -32,8 +32,8 @@ class Aggregation(Message):
 
     It is public and the same for all sites; `adaptive`, or a mapping, follows a quantile of the updates' norms
     (adaptive.py), and each ticket says where it is. `trim`: share of the updates that the trimmed mean cuts at each end
-    of every coordinate; None: a quarter. `groups`: sites are drawn into groups each round, each group's sum is
-    opened, and the rule combines the groups: robust and secure at once.
+    of every coordinate; None: a quarter. `groups`: sites are put into groups (drawn anew each round, without noise
+    always the same), each group's sum is opened, and the rule combines the groups: robust and secure at once.
     """
 
     rule: RuleName = "mean"

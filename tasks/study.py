@@ -76,7 +76,6 @@ class Privacy(Message):
     epsilon: float | None = Field(default=None, gt=0)
     delta: float | None = Field(default=None, gt=0, lt=1)
     clip_norm: float | None = Field(default=None, ge=1e-6, le=1e6)
-
     people: int | None = Field(default=None, ge=1, le=10**12)
     missing: int | None = Field(default=None, ge=0, le=50)
     steps: int | None = Field(default=None, ge=1, le=MOST_SUMS)
@@ -173,7 +172,7 @@ class Study(Message):
         self.aggregation.check(
             self.quorum,
             only_sums=not self.single_updates,
-            asked=self.cohort.asked(len(self.sites)),
+            asked=self.asked,
             min_cohort=self.secure_aggregation.min_cohort,
         )
         if self.late_updates == "fold" and not self.single_updates:
@@ -191,7 +190,7 @@ class Study(Message):
         if self.asynchronous is not None:
             self._check_asynchronous(self.asynchronous)
         if self.secure_aggregation.on:
-            asked, size = self.cohort.asked(len(self.sites)), self.cohort.size(len(self.sites))
+            asked, size = self.asked, self.cohort.size(len(self.sites))
             self.secure_aggregation.check(asked, size)
         if self.privacy.mode == "distributed":
             self._check_distributed()
@@ -294,7 +293,7 @@ class Study(Message):
         """Fewest updates of a round: the quorum, or as many as a secure sum needs, where that is more."""
         if not self.secure_aggregation.on:
             return self.quorum
-        return max(self.quorum, self.secure_aggregation.least(self.cohort.asked(len(self.sites))))
+        return max(self.quorum, self.secure_aggregation.least(self.asked))
 
     def _check_asynchronous(self, terms: Asynchronous) -> None:
         if not self.single_updates:

@@ -127,7 +127,7 @@ def mean_of(total: Total, base: Parameters) -> Parameters:
 def sums_of(total: Total, base: Parameters) -> Iterator[tuple[Group, Parameters]]:
     """Each group with the sum of its sites' updates, one after another."""
     for part, words in total.parts.items():
-        yield Group(part, len(part)), _decoded(words, math.ldexp(1.0, -total.scale_bits), base)
+        yield Group(part), _decoded(words, math.ldexp(1.0, -total.scale_bits), base)
 
 
 def share_within(total: Total) -> float:

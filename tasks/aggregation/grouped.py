@@ -60,7 +60,7 @@ def combine_groups(
                 f"bound is not the one that sites were given. Nothing was combined"
             )
         trust = [min((standing or {}).get(site, 1.0) for site in group.sites) for group in groups]
-        weights = [g.weight * t * (not out) for g, t, out in zip(groups, trust, beyond, strict=True)]
+        weights = [len(g.sites) * t * (not out) for g, t, out in zip(groups, trust, beyond, strict=True)]
         update = RULES[rule](stack, weights)
         # a mean of n vectors differs from the whole by about 1/sqrt(n)
         far = robust.distances(stack, update) * np.sqrt([len(group.sites) for group in groups])

@@ -27,10 +27,9 @@ LEAST_GROUPS = 3  # of two nobody can say which one is wrong
 
 
 class Group(NamedTuple):
-    """Sites whose vectors are summed together, sorted, and how much their mean counts among the groups."""
+    """Sites whose vectors are summed together, sorted."""
 
     sites: tuple[str, ...]
-    weight: int
 
 
 Parts = tuple[tuple[str, ...], ...]

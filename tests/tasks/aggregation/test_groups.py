@@ -16,7 +16,7 @@ def names(n):
 
 
 def design(*groups):
-    return tuple(Group(tuple(group), len(group)) for group in groups)
+    return tuple(Group(tuple(group)) for group in groups)
 
 
 def drawn(n, run, round_):
