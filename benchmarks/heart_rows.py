@@ -27,7 +27,7 @@ from tasks.bands import public_units
 from tasks.learning import train
 from tasks.learning.clipped import ClippedSums
 from tasks.learning.schedule import schedule
-from tasks.learning.shares import noised_words, summed
+from tasks.learning.shares import codec, noised_words
 from tasks.parameters import Parameters
 from tasks.privacy.calibration import noise_multiplier
 from tasks.privacy.distributed import Mechanism, mechanism
@@ -65,7 +65,7 @@ def distributed(
         gone = set(draw.choice(len(parts), lost, replace=False)) if lost else set()
         here = [i for i in range(len(parts)) if i not in gone]
         words = [noised_words(sums[i].at(at), run, sources[i]) for i in here]
-        return summed(np.add.reduce(words), run)  # what is left once all masks are off
+        return codec(run).decode(np.add.reduce(words))  # what is left once all masks are off
 
     return _descend(recipe, terms, total)
 
@@ -81,7 +81,9 @@ def local(recipe: LogisticRegression, parts: Sequence[Part], epsilon: float, see
 
     def total(at: Parameters) -> NDArray[np.float64]:
         pairs = zip(sums, sources, strict=True)
-        return np.add.reduce([summed(noised_words(one.at(at), run, noise), run) for one, noise in pairs])
+        noised = [codec(run).decode(noised_words(one.at(at), run, noise)) for one, noise in pairs]
+        result: NDArray[np.float64] = np.sum(noised, axis=0)
+        return result
 
     return _descend(recipe, terms, total)
 

@@ -54,7 +54,7 @@ Combine = Callable[[dict[str, Update], Memory], Update]
 
 
 def plain(name: str) -> Combine:
-    return lambda updates, _memory: rule(Aggregation(rule=name))(updates.values())  # type: ignore[arg-type]
+    return lambda updates, _memory: rule(Aggregation(rule=name))(updates.values())
 
 
 def bounded_mean(updates: dict[str, Update], memory: Memory) -> Update:

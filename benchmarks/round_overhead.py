@@ -82,8 +82,7 @@ def _figures(records: list[RoundRecord]) -> dict[str, float]:
         taken = [seconds for name, seconds in timings() if name == step]
         per_round = sum(taken) / len(records) if step == "dispatch" else statistics.median(taken or [0.0])
         figures[step] = per_round
-    start, hear = (figures[name] for name in (START, HEAR))
-    return figures | {TRAINING: max(0.0, figures["collect"] - start - hear)}
+    return figures | {TRAINING: max(0.0, figures["collect"] - figures[START] - figures[HEAR])}
 
 
 def table(figures: dict[str, float]) -> Table:

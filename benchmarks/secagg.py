@@ -49,7 +49,7 @@ def floor(sites: int, length: int, bits: Bits, vectors: int) -> float:
     kind = word_type(bits)
     size = BLOCK // kind.itemsize
     zeros, key, given = bytes(BLOCK), np.empty(size, dtype=kind), np.full(length, 1, dtype=kind)
-    view = memoryview(key.view(np.uint8))
+    view = memoryview(key.view(np.uint8))  # type: ignore[arg-type]
     streams = [
         Cipher(algorithms.AES(bytes([i]) * 32), modes.CTR(bytes(16))).encryptor() for i in range(sites)
     ]

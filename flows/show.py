@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Group
@@ -87,17 +87,19 @@ def result_table(result: dict[str, Any]) -> Table:
         metrics = Metrics.model_validate(site["metrics"])
         limit = "–" if site["epsilon_limit"] is None else f"{site['epsilon_limit']:g}"
         delta = "–" if site["delta"] is None else f"{site['delta']:g}"
-        why = site["code"] or ("not drawn in the last round" if site["state"] == "not_asked" else "")
-        note = f" ({why})" if why else ""
-        table.add_row(name + note, *_figures(metrics), number(site["epsilon"]), limit, delta)
-    table.caption, table.caption_justify = "\n".join(_footer(final["sites"].values())) or None, "left"
+        table.add_row(name, *_figures(metrics), number(site["epsilon"]), limit, delta)
+    table.caption, table.caption_justify = "\n".join(_footer(final["sites"])) or None, "left"
     table.add_section()
     table.add_row("all sites, pooled", *_figures(Metrics.model_validate(final["metrics"])), "", "", "")
     return table
 
 
-def _footer(sites: Collection[Mapping[str, Any]]) -> Iterator[str]:
+def _footer(by_name: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """What the figures above it do not say by themselves."""
+    for name, site in by_name.items():
+        if why := site["code"] or ("not drawn" if site["state"] == "not_asked" else ""):
+            yield f"{name} in the last round: {why}"
+    sites = by_name.values()
     if sites and not any(any(site["metrics"].values()) for site in sites):
         yield "no site shows figures of its own (its file: disclosure: {own_figures: true})"
     seen = [site["against"] for site in sites if site["against"] is not None]

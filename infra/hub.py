@@ -131,11 +131,6 @@ class Hub(BaseModel):
         return number
 
     @property
-    def mlflow_page(self) -> str:
-        """Where a person begins to look: without the parameter MLflow opens its pages for language models."""
-        return f"{self.mlflow_url}/#/experiments?workflowType=machine_learning"
-
-    @property
     def pause(self) -> float:
         """Seconds between two looks at the store: short where a look costs microseconds."""
         return 0.5 if self.store_url.startswith("s3:") else 0.01

@@ -121,6 +121,14 @@ class Tracking:
         return [Run(r.info.run_id, dict(r.data.tags), r.info.artifact_uri) for r in found]
 
     @_asks
+    def page(self, experiment: str, tags: Mapping[str, str]) -> str:
+        """Where a person looks at the first run with these tags, or at all experiments while there is none."""
+        found = self.client.get_experiment_by_name(experiment)
+        runs = self.runs(found.experiment_id, tags) if found else []
+        where = f"/{found.experiment_id}/runs/{runs[0].id}" if runs else ""
+        return f"{self.url}/#/experiments{where}?workflowType=machine_learning"  # else: pages for language models
+
+    @_asks
     def create_run(self, experiment: str, name: str, tags: Mapping[str, str], at: float) -> Run:
         made = self.client.create_run(experiment, start_time=_ms(at), tags=_fit(tags), run_name=name)
         return Run(made.info.run_id, dict(tags), made.info.artifact_uri)

@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         write_json(args.json, result)
         console.print(f"results written to {args.json}")
     console.print(f"{study.rounds} rounds, {len(sites)} sites, {time.monotonic() - began:.0f} s in all")
-    _what_next(console, up, name, keep=args.keep, folder=folder)
+    _what_next(console, up, study.name, name, keep=args.keep, folder=folder)
     return 0
 
 
@@ -128,10 +128,14 @@ def _write_files(folder: Path, sites: int, rounds: int, store_url: str) -> list[
     return list(counts)
 
 
-def _what_next(console: Console, hub: Hub, run: str, keep: bool, folder: Path) -> None:
+def _what_next(console: Console, hub: Hub, study: str, run: str, keep: bool, folder: Path) -> None:
+    from flows.commands.foreground import pages
+
     hub_dir = folder / "hub"
     if keep:
-        console.print(f"\nPrefect: {hub.prefect_url}/runs      MLflow: {hub.mlflow_page}")
+        console.print()
+        for view, page in pages(hub, study, run):
+            console.print(f"{view + ':':<9} {page}", soft_wrap=True)
         console.print(f"stop everything: fedrounds down --dir {hub_dir}")
         return
     console.print("\nWhat to open next:")

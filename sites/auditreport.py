@@ -115,7 +115,10 @@ def _agent(events: list[Event]) -> str:
 
 
 def _kind(event: BytesOut) -> str:
-    return event.key.rpartition("/")[2]
+    """A part of an answer, or what belongs to no ticket; a name that counts or is a key stands for its folder."""
+    folder, _, name = event.key.rpartition("/")
+    _, _, folder = folder.rpartition("/")
+    return folder if folder in ("enrolments", "successions") else name
 
 
 def _table(title: str, headings: list[str], rows: Iterable[list[object]]) -> str:

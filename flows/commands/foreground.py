@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 
 from flows.commands.options import print_json
 from flows.results import results
+from flows.views import unless_away
 from infra.errors import InfraError
 from infra.hub import Hub
 from tasks.errors import FederationError
@@ -60,9 +61,20 @@ def finish(hub: Hub, run: str, as_json: bool) -> int:
 
     Console().print(result_table(result))
     print(f"all rounds: fedrounds run show {run} --dir {hub.directory}")
-    if hub.mlflow_url:
-        print(f"in MLflow:  {hub.mlflow_page}   in Prefect: {hub.prefect_url}/runs")
+    for view, page in pages(hub, result["study"], run):
+        print(f"in {view + ':':<9} {page}")
     return 0
+
+
+def pages(hub: Hub, study: str, run: str) -> Iterator[tuple[str, str]]:
+    """Where a person looks at the run: the view's name and its address."""
+    if not hub.mlflow_url:
+        return
+    from infra.tracking import Tracking
+
+    with unless_away("MLflow"):
+        yield "MLflow", Tracking(hub.mlflow_url).page(study, {"run": run})
+    yield "Prefect", f"{hub.prefect_url}/runs"
 
 
 @contextmanager

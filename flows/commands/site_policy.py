@@ -67,9 +67,14 @@ def run(args: argparse.Namespace) -> int:
 def text(wanted: Access, applied: bool = False) -> str:
     """For people; `fedrounds site add` prints it too."""
     parts = [f"# The store's owner, for site {wanted.site}:", *wanted.commands]
-    if applied:
-        parts = [f"# The bucket's policy lets site {wanted.site} use its own mailbox now:"]
-    if wanted.policy is not None:
+    if applied and wanted.policy is not None:
+        from infra.access.policies import of_site
+
+        parts = [
+            f"# The bucket's policy lets site {wanted.site} use its own mailbox now. Of it (--json: all):"
+        ]
+        parts += ["", json.dumps(of_site(wanted.policy, wanted.site), indent=2)]
+    elif wanted.policy is not None:
         parts += ["", f"# {wanted.file}:", json.dumps(wanted.policy, indent=2)]
     return "\n".join([*parts, "", *(f"# {note}" for note in wanted.notes)])
 

@@ -73,6 +73,12 @@ def without_site(existing: Policy, site: str) -> Policy:
     return {**existing, "Statement": _others(existing, [what + _hex(site) for what in _SITE])}
 
 
+def of_site(policy: Policy, site: str) -> Policy:
+    """Of a bucket's policy, what `bucket_policy` put there for the site and for the hub."""
+    ours = {SID + what for what in (*_HUB, *(what + _hex(site) for what in _SITE))}
+    return {**policy, "Statement": [each for each in policy["Statement"] if each.get("Sid") in ours]}
+
+
 def _others(existing: Policy | None, ours: Iterable[str]) -> list[Policy]:
     statements = copy.deepcopy((existing or {}).get("Statement", []))
     statements = [statements] if isinstance(statements, dict) else statements

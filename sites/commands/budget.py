@@ -117,8 +117,10 @@ def _print(facts: dict[str, Any]) -> None:
         f"privacy budget of {facts['site']}: epsilon {limit['epsilon']:g} at delta {limit['delta']:g}"
     )
     for dataset in facts["datasets"]:
-        console.print(f"\n{dataset['dataset']}", markup=False, highlight=False, soft_wrap=True)
-        console.print(_table(dataset))
+        nothing = "" if dataset["studies"] else ": nothing was spent yet"
+        console.print(f"\n{dataset['dataset']}{nothing}", markup=False, highlight=False, soft_wrap=True)
+        if not nothing:
+            console.print(_table(dataset))
 
 
 def _table(dataset: dict[str, Any]) -> Table:

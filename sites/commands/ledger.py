@@ -157,6 +157,9 @@ def _export(args: argparse.Namespace, facts: dict[str, Any], entries: list[dict[
 
 
 def _print(facts: dict[str, Any]) -> None:
+    if not facts["entries"]:
+        print("intact: no entries yet, nothing was spent")
+        return
     print(f"intact: {facts['entries']} entries, head {facts['hash']}")
     print(f"the audit log confirms {facts['confirmed_by_audit_log']} of them")
     if facts["clock_went_back"]:

@@ -16,7 +16,7 @@ CHECKS = ("machine", "resources", "books", "network", "contact", "rights", "stud
 
 
 class Row(NamedTuple):
-    """One fact. `cure` is empty where nothing needs to be done."""
+    """One fact. `cure` is empty where nothing needs to be done, or where the text says what."""
 
     name: str
     state: Literal["ok", "warn", "fail"]
@@ -48,6 +48,6 @@ def _guarded(check: Check, site: Site) -> Iterator[Row]:
     try:
         yield from check(site)
     except (FederationError, InfraError) as exc:
-        yield Row(check.__name__, "fail", str(exc), "see the text")
+        yield Row(check.__name__, "fail", str(exc))  # such a text names its cure
     except Exception as exc:  # noqa: BLE001 - one broken check must not hide the others
         yield Row(check.__name__, "fail", f"the check itself failed: {where(exc)}", "report this as a bug")

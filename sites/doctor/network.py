@@ -132,11 +132,15 @@ def certificate(site: Site) -> Iterator[Row]:
         yield Row(
             "certificate",
             "warn",
-            f"signed by {issuer!r}, ends in {left / 86400:.0f} days",
+            f"signed by {issuer!r}, ends in {_span(left)}",
             "tell the store's owner",
         )
     else:
-        yield Row("certificate", "ok", f"signed by {issuer!r}, good for {left / 86400:.0f} days more")
+        yield Row("certificate", "ok", f"signed by {issuer!r}, good for {_span(left)} more")
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds / 86400:.0f} days" if seconds >= 2 * 86400 else f"{seconds / 3600:.0f} hours"
 
 
 def clock(site: Site) -> Iterator[Row]:

@@ -41,9 +41,11 @@ def sources(site: Site) -> Iterator[Row]:
     for name, source in site.settings.sources.items():
         path = address(source, site.base)
         if not os.access(path, os.R_OK):
-            yield Row(
-                f"source {name}", "fail", f"{path} cannot be read", "correct its url, or the file's rights"
-            )
+            if path.exists():
+                text, cure = f"{path} cannot be read", "give the agent's user the right to read it"
+            else:
+                text, cure = f"{path} is not there", "correct its url in site.yaml, or mount its folder"
+            yield Row(f"source {name}", "fail", text, cure)
         elif os.access(path, os.W_OK):
             cure = "give the agent's user read access only"
             yield Row(f"source {name}", "warn", f"{path} is readable, and writable too", cure)

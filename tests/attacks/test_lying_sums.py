@@ -179,6 +179,7 @@ def test_a_second_list_after_the_work_was_asked_again(attack):
 
 
 def test_a_list_of_too_few(attack):
+    """A sum of two gives each of them the other's vector."""
     _, other = lists(attack)
     two = other.model_copy(update={"masked": dict(list(other.masked.items())[:2])})
 
@@ -214,6 +215,7 @@ def test_shares_without_the_consent_of_enough_sites(attack, forge):
 
 
 def test_shares_for_a_list_that_was_never_agreed_to(attack):
+    """Signatures under one list open no other."""
     agreed, (_, other) = attack.relayed(3, "agreed-scores", Agreed), lists(attack)
 
     lie = agreed.model_copy(update={"survivors": other})

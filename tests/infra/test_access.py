@@ -111,7 +111,9 @@ def test_a_site_with_these_credentials_does_its_whole_round_and_nothing_else(
     url = f"s3://{bucket}/pre?endpoint={quote(s3_server.endpoint)}&region=us-east-1"
     for site in ("north", "south"):
         assert main(["site", "policy", site, "--kind", "ceph", "--store", url, "--apply"]) == 0
-    assert "north use its own mailbox now" in capsys.readouterr().out
+    said = capsys.readouterr().out.partition("site south")[2]
+    assert "use its own mailbox now" in said
+    assert "sites/south/out" in said and "sites/north/out" not in said  # --json has the whole of the policy
     hub = ToyHub(tmp_path, open_store(url))
     for key in ("sites/south/in/bell", "sites/south/out/card.json", "hub/pins/x"):
         hub.store.put(key, b"1")

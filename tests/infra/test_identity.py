@@ -67,6 +67,8 @@ def test_a_recipient_cannot_pass_words_on_as_the_sender_s():
 
 
 def test_one_kind_is_not_taken_for_another():
+    """A receipt that passes for a ticket would let a site speak as the hub."""
+
     class Other(BaseModel):
         kind: Literal["other"] = "other"
         text: str
@@ -92,6 +94,7 @@ def test_to_a_party_of_the_version_before_it_is_signed_only():
 
 @pytest.mark.parametrize("raw", [b"", b"{}", b"\xff" * 100, b"[" * 5000, b"0" * 600_000])
 def test_junk_is_refused(raw):
+    """Whoever can write to the store can write anything."""
     with pytest.raises(SealError):
         HUB.open(raw, Word, NORTH.public, PLACE)
 

@@ -77,7 +77,7 @@ def test_steps_are_timed():
 
     name, seconds = timings()[-1]
     assert name == "double"
-    assert 0 <= seconds < 1
+    assert seconds >= 0
 
 
 def test_a_site_that_fails_stops_a_plain_gather():

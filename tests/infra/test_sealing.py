@@ -109,6 +109,7 @@ def test_a_key_that_is_none_is_refused(key):
 
 
 def test_a_message_whose_own_key_is_of_small_order_is_refused():
+    """Everybody would know the secret that such a key leads to."""
     raw = sealing.MAGIC + bytes(32) + bytes(16)
 
     with pytest.raises(SealError):
@@ -142,6 +143,7 @@ def test_the_published_words_are_reproduced(vector):
 
 
 def test_either_key_changes_the_words():
+    """Who exchanges one of the two keys is heard on the telephone."""
     words = {
         six_words("aa" * 32, "bb" * 32),
         six_words("ab" * 32, "bb" * 32),
@@ -152,4 +154,5 @@ def test_either_key_changes_the_words():
 
 
 def test_words_are_compared_as_people_say_them():
+    """Capitals, spaces and hyphens are not heard; the order is."""
     assert same_words("Maple  orbit-one", "maple orbit one") and not same_words("maple orbit", "orbit maple")

@@ -228,6 +228,7 @@ def test_a_copy_with_canaries_is_for_its_owner_and_reads_as_the_table_does(tmp_p
 
 
 def test_other_sources_are_refused(tmp_path):
+    """Canaries are planted in a copy, and only a CSV file can be copied here."""
     site = load_site(write_site(tmp_path, "north"))
     other = site.settings.sources["toy"].model_copy(update={"url": "sql:table"})
 

@@ -481,19 +481,6 @@ def test_an_exported_chain_can_be_checked_without_fedrounds(tmp_path, capsys):
     assert last == book["hash"]
 
 
-def test_the_log_costs_a_ticket_little(tmp_path):
-    """A dozen lines and two secured heads: the price of one ticket."""
-    audit = an_audit(tmp_path)
-    best = 1.0
-    for _ in range(20):
-        began = time.perf_counter()
-        for _ in range(8):
-            audit.note(TicketIgnored(sha256="0" * 64))
-        audit.secure()
-        best = min(best, time.perf_counter() - began)
-    assert best < 0.02, f"{best * 1000:.1f} ms"
-
-
 def test_a_log_on_a_full_disk_is_said(tmp_path, monkeypatch):
     """A line that cannot be written whole is not there."""
     audit = an_audit(tmp_path)

@@ -99,7 +99,7 @@ def test_the_authority_of_store_ca_is_trusted(tmp_path, no_proxy):
         row = one(network.certificate(site))
         assert one(network.clock(site)).state == "ok"
 
-    assert (row.state, "ends in 0 days" in row.text) == ("warn", True)
+    assert (row.state, "ends in 6 hours" in row.text) == ("warn", True)
 
 
 @pytest.mark.parametrize(("ahead", "state"), [(0, "ok"), (600, "fail"), (-600, "fail")])

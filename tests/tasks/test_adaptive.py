@@ -31,6 +31,7 @@ def test_a_noisy_share_outside_of_zero_and_one_changes_the_bound_by_a_step_at_mo
 
 @pytest.mark.parametrize("numbers", [(0.0, 0.5, 0.5), (1.0, float("nan"), 0.5), (1.0, 0.5, 1.0)])
 def test_an_impossible_adaptation_is_refused(numbers):
+    """A bound of zero would stop all training, and none at all would be no bound."""
     with pytest.raises(AggregationError, match="cannot adapt"):
         next_bound(*numbers)
 

@@ -104,6 +104,7 @@ def test_one_liar_moves_a_robust_rule_by_no_more_than_the_honest_differ(name, li
 
 @pytest.mark.parametrize("weights", [[1, 1], [0, 0, 0], [1, 1, -1], [1, 1, np.nan]])
 def test_a_weight_for_each_update(weights):
+    """A wrong number of weights would silently weigh the wrong site."""
     with pytest.raises(AggregationError, match="a weight for each of 3"):
         combined(robust.median, np.ones((3, 5), np.float32), weights)
 
@@ -126,6 +127,7 @@ def test_updates_of_another_form_are_named():
 
 
 def test_of_nothing_comes_nothing():
+    """A round without updates must not make a model."""
     with pytest.raises(AggregationError, match="no update"):
         Stack([])
 

@@ -117,5 +117,6 @@ def test_delta_is_the_inverse_of_epsilon():
     "tries", [Tries(-1.0, 5.0), Tries(1.0, 0.5), Tries(math.nan, 5.0), Tries(1.0, math.inf)]
 )
 def test_impossible_laws_are_refused(tries):
+    """The theorems say nothing about them, so no epsilon may be shown."""
     with pytest.raises(PrivacyError, match="expected shape"):
         best_of(curve(a_run()), tries)
