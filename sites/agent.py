@@ -90,6 +90,7 @@ class Agent:
         self.gate = Gate(site, self.outbox)
         Ledger(site.state, site=name, read_only=True).close()  # a broken chain is said at the start
         self.home = Belonging(site, store, now, lambda: self.gate.closed)
+        self.home.delivery.mend()
         self.outbox.forget_old()
         self._busy = False
         self._walks: dict[str, Walking] = {}  # rounds in lockstep that are under way, by the ticket's name

@@ -17,6 +17,8 @@ from tasks.contracts import Code, Message, Name, Operation, PublicKey, Sha256, T
 Version = Annotated[str, StringConstraints(max_length=40)]
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._/-]{1,500}$")]  # of the object store
 Band = Annotated[str, StringConstraints(pattern=r"^[0-9]+-[0-9]+$")]
+Late = Annotated[bool, Field(exclude_if=lambda late: not late)]
+"""True: a fall came between the thing and its line, which was written at the next start (mending.py)."""
 UNLOGGED = (
     "presence.json",
     "progress.json",
@@ -118,6 +120,7 @@ class DataRead(_OfTicket):
 class _Budget(_OfTicket):
     ledger_entries: int  # length and hash of the ledger just after
     ledger_hash: Sha256
+    late: Late = False
 
 
 class BudgetReserved(_Budget):
@@ -159,6 +162,7 @@ class BytesOut(Message):
     key: Key
     bytes: int = Field(ge=0)
     sha256: Sha256
+    late: Late = False
 
 
 Event = (

@@ -23,7 +23,7 @@ from sites.audit import Audit
 from sites.auditevents import UNLOGGED, BytesOut
 from sites.egress import Egress
 from sites.journal import Bound
-from sites.stepnotes import mend
+from sites.mending import mend
 from tasks import layout
 from tasks.beats import Said
 from tasks.contracts import Card, Code, Message, Presence, Progress, Receipt, Ticket
@@ -118,12 +118,12 @@ class Delivery:
         """The ledger's entry that pays for a round in lockstep. Raises ContractError: there is none; nothing leaves."""
         if self._egress is None:
             raise ContractError("a step is not sent where no gate looks at it")
-        return self._egress.clear_steps(ticket)
+        return self._egress.clear_steps(ticket.run, ticket.round)
 
-    def mend(self, ticket: Ticket) -> None:
-        """After a fall: make the two logs equal again about the steps of a round (stepnotes.py)."""
+    def mend(self) -> None:
+        """After a fall: make this site's books equal again (mending.py). Raises FileError."""
         if self._audit is not None and self._egress is not None:
-            mend(ticket, self._audit, self._egress, self.identity)
+            mend(self._audit, self._egress)
 
     def secure(self) -> None:
         """Make durable what was noted of steps in lockstep. Raises FileError."""

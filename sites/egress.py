@@ -31,7 +31,7 @@ from sites.outbox import Outbox
 from sites.payload import WORD_BYTES, form_of, norm, read_tensors, word_norm
 from sites.policyterms import Policy
 from tasks import layout
-from tasks.contracts import Code, Message, Name, Operation, Receipt, Sha256, Ticket, Update
+from tasks.contracts import Code, Message, Name, Operation, Receipt, Sha256, Update
 from tasks.errors import ContractError, RefusedError
 from tasks.privacy.distributed import Mechanism
 from tasks.privacy.events import GaussianEvent
@@ -39,7 +39,8 @@ from tasks.study import Study
 
 FILE = "egress.jsonl"  # in the state folder, beside the audit log
 # objects that have a record
-ANSWERS = ("/receipt.json", "/update.safetensors", "/update.masked", "/step.masked", "/step.json")
+STEPS = ("/step.masked", "/step.json")
+ANSWERS = ("/receipt.json", "/update.safetensors", "/update.masked", *STEPS)
 ADAM_STEP = 3.17  # learning rates that a step of Adam moves a number at most: Kingma & Ba 2015, section 2.1
 
 
@@ -54,6 +55,7 @@ class EgressRecord(Message):
     ticket_sha256: Sha256
     ledger_entry: int | None = Field(default=None, ge=1)  # id of the reservation that paid for it
     at: float  # seconds since 1970, the site's clock
+    late: bool = Field(default=False, exclude_if=lambda late: not late)  # a fall came between (mending.py)
 
 
 def examine(
@@ -156,22 +158,36 @@ class Egress:
         self._state, self._key, self._now = state, key, now
         self._outbox = Outbox(state / "outbox")
 
-    def clear_steps(self, ticket: Ticket) -> int:
+    def entry_of(self, key: str) -> int | None:
+        """The ledger's entry that has paid for an object of the outbox; None where it spends nothing.
+
+        Raises:
+            ContractError: not paid for, or of no answer that this site knows.
+            FileError: ledger, journal or answer cannot be read.
+        """
+        name = layout.name_of_answer(key)
+        if key.endswith(STEPS):
+            run, _, rest = name.partition("/")
+            return self.clear_steps(run, int(rest[:5]))
+        answer = self._outbox.find(name)
+        if answer is None:
+            raise ContractError(f"the outbox has no answer {name}")
+        return self.clear(answer.receipt, self._outbox.payload(answer))
+
+    def clear_steps(self, run: str, round_: int) -> int:
         """The ledger's entry that pays for the steps of a round in lockstep.
 
         Raises:
             ContractError: they are not paid for; none must leave.
             FileError: ledger or journal cannot be read.
         """
-        begun = begun_for(self._outbox.folder, ticket.run, ticket.round)
+        begun = begun_for(self._outbox.folder, run, round_)
         with closing(Ledger(self._state, site=self._key.name, read_only=True)) as ledger:
             for row in ledger.rows():
-                entry, at = row.entry, (ticket.run, ticket.round, begun.paid if begun else 0)
+                entry, at = row.entry, (run, round_, begun.paid if begun else 0)
                 if (entry.run, entry.round, entry.attempt) == at and row.state == "charged":
                     return row.id
-        raise ContractError(
-            f"the steps of round {ticket.round} of {ticket.run} are not in the ledger; none is sent"
-        )
+        raise ContractError(f"the steps of round {round_} of {run} are not in the ledger; none is sent")
 
     def clear(self, receipt: Receipt, payload: bytes | None) -> int | None:
         """The ledger's entry that pays for an answer; None for one that spends nothing.
@@ -198,7 +214,14 @@ class Egress:
         return paid[0]
 
     def note(
-        self, ticket_sha256: str, key: str, digest: str, size: int, entry: int | None, durable: bool = True
+        self,
+        ticket_sha256: str,
+        key: str,
+        digest: str,
+        size: int,
+        entry: int | None,
+        durable: bool = True,
+        late: bool = False,
     ) -> None:
         """Keep the signed record of an object that is about to leave; on disk when this returns, if `durable`.
 
@@ -216,6 +239,7 @@ class Egress:
             ticket_sha256=ticket_sha256,
             ledger_entry=entry,
             at=self._now(),
+            late=late,
         )
         try:
             _append(self._state / FILE, self._key.seal(record), durable)

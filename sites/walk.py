@@ -65,7 +65,7 @@ def reserved(
             if journal is not None and paid_for is not None:
                 _check_same(ticket, journal)
                 _check_records(paid_for, dataset)
-                desk.delivery.mend(ticket)
+                desk.delivery.mend()
                 return journal
             _check_unused(journal)
         except BaseException:
@@ -87,10 +87,10 @@ def reserved(
         journal = Journal.begin(folder, ticket, event, spent)
         try:
             reserve(ledger, dataset, ticket, event)
+            note_reserved(desk.audit, ticket, ledger, event)
         except BaseException:
             journal.close()
             raise
-        note_reserved(desk.audit, ticket, ledger, event)
         return journal
 
 

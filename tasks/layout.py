@@ -125,6 +125,11 @@ def answer_key(ticket: Ticket | Receipt, part: str) -> str:
     return f"sites/{ticket.site}/out/{ticket_name(ticket)}/{part}"
 
 
+def name_of_answer(key: str) -> str:
+    """`ticket_name` of the ticket that a key of answer_key belongs to."""
+    return key.split("/", 3)[3].rpartition("/")[0]
+
+
 def answer_parts(ticket: Ticket) -> dict[str, bool]:
     """All that a site writes for one attempt, and whether it is written once or overwritten.
 

@@ -13,11 +13,13 @@ from sites.agent import Agent
 from sites.chain import BrokenChainError
 from sites.egress import noted_egress
 from sites.job import InlineRunner
+from sites.journal import Journal
 from sites.sources import address
 from sites.walk import check_steps
 from tasks import layout, parameters
 from tasks.beats import Beat, Given, Said
-from tasks.contracts import Code, Operation, Ticket
+from tasks.cancel import cancel
+from tasks.contracts import Code, Operation, RunManifest, Ticket
 from tasks.errors import RefusedError, SecureSumError
 from tasks.lockstep import names_itself
 from tasks.registry import site_card
@@ -198,6 +200,46 @@ def test_lines_that_a_power_cut_took_of_one_log_are_added_from_the_other(tmp_pat
     middle.world.agents["east"] = middle.world._agent(agent.site)
     middle.step_all("east")
     assert len([r for r in noted_egress(agent.site.state, "east") if r.key.endswith("step.json")]) >= 3
+
+
+def test_a_fall_between_a_step_and_its_record_is_mended_though_the_run_is_cancelled(tmp_path, monkeypatch):
+    """Nobody asks for the round again; the doctor and `audit egress` must not complain for good."""
+    middle = Middle(tmp_path)
+    agent = middle.world.agents["east"]
+
+    def killed(*_args, **_more):
+        raise Killed
+
+    with monkeypatch.context() as fatal:
+        fatal.setattr("sites.egress.Egress.note", killed)
+        with pytest.raises(Killed):
+            middle.show("east", survivors=middle.survivors(FOUR), whole=True)
+    cancel(middle.hub, middle.hub.read(layout.run_key("toy-1"), RunManifest), in_steps())
+    with pytest.raises(BrokenChainError, match="has no signed record"):
+        noted_egress(agent.site.state, "east")
+
+    middle.world.agents["east"] = middle.world._agent(agent.site)
+    middle.step_all("east")
+
+    assert middle.refusal("east") == Code.CANCELLED
+    assert [r.key.rpartition("/")[2] for r in noted_egress(agent.site.state, "east") if r.late] == [
+        "step.json"
+    ]
+
+
+def test_budget_that_cannot_be_noted_leaves_no_file_open(tmp_path, monkeypatch):
+    """As on a full disk, attempt after attempt: an agent has a thousand descriptors."""
+    made, begin = [], Journal.begin.__func__
+
+    def killed(*_args, **_more):
+        raise Killed
+
+    monkeypatch.setattr(Journal, "begin", classmethod(lambda *args: made.append(begin(*args)) or made[-1]))
+    monkeypatch.setattr("sites.walk.note_reserved", killed)
+    with pytest.raises(Killed):
+        federation(tmp_path).run(in_steps(), "toy-1")
+
+    assert [journal._fd for journal in made] == [-1]
 
 
 def test_a_ticket_asks_for_the_steps_that_were_approved():
