@@ -136,9 +136,9 @@ def _figures(metrics: Metrics) -> tuple[str, str, str]:
 def _site_cell(site: SiteRound | None) -> Text:
     if site is None:
         return Text("not asked", style="dim")
-    if site.code is not None:
-        return Text(str(site.code), style=_STYLE[site.state])
     spent = f" ε {site.spent.epsilon:.2f}" if site.spent else ""
+    if site.code is not None:
+        return Text(f"{site.code}{spent}", style=_STYLE[site.state])
     return Text(f"{number(site.metrics.auroc)}{spent}", style=_STYLE[site.state])
 
 

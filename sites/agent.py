@@ -35,6 +35,7 @@ from sites.round import Desk, Done, finished, play, settle
 from sites.settings import Site
 from sites.uploads import can_send, learn_ticket
 from sites.verify import check_ticket, open_ticket
+from sites.walk import paid_before
 from tasks import layout
 from tasks.contracts import PROTOCOL, WORK, Code, Operation, Presence, Receipt, Ticket
 from tasks.errors import ContractError, RefusedError
@@ -284,6 +285,7 @@ class Agent:
             scores=done.scores,
             refusal=done.refusal,
             said=done.said,
+            spent=paid_before(ticket, self.site, self.outbox.folder) if done.refusal else None,
             first_line_at=done.first_line_at,
             isolation=self.runner.isolation if done.first_line_at is not None else (),
             records=done.records,

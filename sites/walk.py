@@ -7,20 +7,22 @@ way: the first line of the round's journal says which attempt has paid.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from infra.errors import InfraError
 from sites.job import StepsJob
-from sites.journal import Journal
+from sites.journal import Journal, begun_for
 from sites.ledger import Key, Ledger
 from sites.lockstep import Lockstep
 from sites.notes import note_charged, note_reserved
 from sites.policy import Facts, decide, obey
-from sites.settings import Source
+from sites.settings import Site, Source
 from sites.spending import charge, dataset_of, plan_round, reserve
 from sites.stepnotes import check_newest
 from sites.workplace import Workplace
-from tasks.contracts import Code, Operation, Ticket
+from tasks.contracts import Code, Operation, Spent, Ticket
 from tasks.errors import RefusedError
 from tasks.privacy.shared import mechanism_of
 from tasks.study import Study
@@ -159,6 +161,24 @@ def begin(
         allowed=allowed,
         paid=paid,
     )
+
+
+def paid_before(ticket: Ticket, site: Site, folder: Path) -> Spent | None:
+    """What the steps of a round have cost this site's people, whatever becomes of it; None: no vector has left.
+
+    It is only told: files that cannot be read are said elsewhere.
+    """
+    if ticket.steps is None or ticket.operation != Operation.TRAIN:
+        return None
+    with suppress(InfraError):
+        begun = begun_for(folder, ticket.run, ticket.round)
+        if begun is None:
+            return None
+        key = Key(ticket.study, ticket.run, ticket.round, begun.paid)
+        with closing(Ledger(site.state, site=site.settings.site, read_only=True)) as ledger:
+            if any(row.entry.key == key and row.state == "charged" for row in ledger.rows()):
+                return begun.spent
+    return None
 
 
 def _check_same(ticket: Ticket, journal: Journal) -> None:

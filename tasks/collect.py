@@ -198,6 +198,7 @@ def site_round(answer: Answer) -> SiteRound:
             reached=answer.reached,
             silent_s=answer.silent_s,
             health=receipt.health if receipt else None,
+            spent=receipt.spent if receipt else None,
         )
     update, began, known = receipt.update, receipt.first_line_at, answer.known_at
     return SiteRound(

@@ -334,6 +334,9 @@ class Receipt(Message):
     said: str | None = Field(
         default=None, max_length=MOST_SAID_BYTES, exclude_if=_empty
     )  # its part in a secure sum
+    spent: Spent | None = Field(
+        default=None, exclude_if=_empty
+    )  # with a refusal in a round in lockstep: paid before it, for vectors that may have left
     first_line_at: float | None = None  # the site's clock when the training child began
     isolation: tuple[Isolation, ...] = Field(default=(), max_length=16)  # said by the site, not proven
     records: Band | None = None  # with an update, where the site's file lets it be known

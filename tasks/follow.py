@@ -202,5 +202,6 @@ def _fits(receipt: Receipt, ticket: Ticket) -> bool:
         and (receipt.run, receipt.round, receipt.attempt) == (ticket.run, ticket.round, ticket.attempt)
         and receipt.operation == ticket.operation
         and len(given) == 1
+        and (receipt.spent is None or (receipt.refusal is not None and ticket.steps is not None))
         and given <= {wanted.get(ticket.operation, "said"), "refusal"}
     )

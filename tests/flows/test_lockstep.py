@@ -21,6 +21,7 @@ from tasks.beats import Said, Stepped
 from tasks.commit import load_records
 from tasks.contracts import Code, Operation
 from tasks.errors import QuorumError
+from tasks.modelcard import epsilons
 from tasks.privacy.accountant import epsilon
 from tasks.registry import site_card
 from tasks.sealed import open_from_site
@@ -327,6 +328,26 @@ def test_paused_sites_stop_the_steps_and_a_resumed_run_goes_on_without_a_debit(t
     assert record.sites["west"].attempts == 2 and record.cohort == FOUR
     assert np.array_equal(model(world), model(undisturbed))
     assert debits(world) == dict.fromkeys(FOUR, ONCE)
+
+
+def test_a_site_that_stops_in_the_middle_says_what_it_has_paid(tmp_path):
+    """Its ledger counts all steps of the round from the first vector on: nobody is shown the epsilon before that."""
+    world = federation(tmp_path)
+    hub, waits = world.hub, world.wait
+    state = next(site.state for site in world._sites if site.settings.site == "west")
+
+    def wait(seconds):
+        if hub.store.get(layout.step_key("toy-1", 1, 2)) is not None:
+            halt(state, "pause", "")
+        waits(seconds)
+
+    world.hub = hub.with_clock(world.now, wait)
+    world.run(in_steps(), "toy-1")
+    sites = load_records(hub, "toy-1")[-1].sites
+
+    assert (sites["west"].state, sites["west"].code) == ("refused", Code.PAUSED_BY_SITE)
+    assert sites["west"].spent == sites["east"].spent and sites["east"].spent is not None
+    assert epsilons(load_records(hub, "toy-1"))["west"] == sites["east"].spent.epsilon
 
 
 def test_a_model_that_is_too_large_for_a_message_lies_beside_it(tmp_path, undisturbed, monkeypatch):
