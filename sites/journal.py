@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,8 +77,8 @@ class Journal:
         self._path, self.begun = path, read.begun
         self.payload = read.payload
         self.newest: Bound | None = read.bounds[-1] if read.bounds else None
-        self._fd = _opened(path)
-        os.ftruncate(self._fd, read.end)
+        self._fd, self._end = _opened(path), read.end
+        self._cut()
         os.fsync(self._fd)  # whoever wrote it may have died before it came to this
         for folder in (path.parent, path.parent.parent, path.parent.parent.parent):
             sync_folder(folder)
@@ -126,18 +127,16 @@ class Journal:
             FileError: it cannot be written; nothing of it must leave.
         """
         data = _record(bound, payload)
-        if os.fstat(self._fd).st_size + len(data) > MOST_BYTES:
+        if self._end + len(data) > MOST_BYTES:
             self.forget_vectors()
-        end = os.fstat(self._fd).st_size
         try:
-            whole = os.write(self._fd, data) == len(data)
-            os.fsync(self._fd)
+            self._cut()  # what a write before this has torn, where it could not be taken away then
+            self._append(data)
         except OSError as exc:
-            os.ftruncate(self._fd, end)
+            with suppress(OSError):
+                self._cut()
             raise _unwritable(self._path, exc) from exc
-        if not whole:
-            os.ftruncate(self._fd, end)
-            raise _unwritable(self._path, OSError(28, "no space left for a step"))
+        self._end += len(data)
         self.newest, self.payload = bound, payload or self.payload
 
     def forget_vectors(self) -> None:
@@ -148,7 +147,17 @@ class Journal:
         parts += [_record(bound, (i == last and read.payload) or b"") for i, bound in enumerate(read.bounds)]
         _write(self._path, parts)
         self.close()
-        self._fd = _opened(self._path)
+        self._fd, self._end = _opened(self._path), sum(map(len, parts))
+
+    def _append(self, data: bytes) -> None:
+        if os.write(self._fd, data) != len(data):
+            raise OSError(28, "no space left for a step")
+        os.fsync(self._fd)
+
+    def _cut(self) -> None:
+        """Nothing stands behind the last whole record."""
+        if os.fstat(self._fd).st_size != self._end:
+            os.ftruncate(self._fd, self._end)
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1  # a number that is closed may be another file's soon

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from infra.errors import FileError
@@ -68,4 +70,32 @@ def test_without_its_vectors_it_still_says_what_the_site_is_bound_to(tmp_path, j
     assert known.payload == a_step(3)[1] and len(path(tmp_path).read_bytes()) < before * 2
     assert a_step(1)[1] not in path(tmp_path).read_bytes()
     assert [p.step for p in Outbox(tmp_path / "outbox").pledges("toy-1").sums] == [1, 2, 3]
+    known.close()
+
+
+def test_what_a_failed_write_has_torn_is_never_in_the_middle(tmp_path, journal, monkeypatch):
+    """A disk that is full, and then fails at the cut as well; the next step is kept behind the last whole one."""
+    real, cuts = os.write, []
+
+    def half(fd, data):
+        if b'"bound"' not in data:
+            return real(fd, data)
+        return real(fd, data[: len(data) // 2])
+
+    def broken(*_args):
+        cuts.append(True)
+        raise OSError(5, "input/output error")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("os.write", half)
+        disk.setattr("os.ftruncate", broken)
+        with pytest.raises(FileError, match="cannot be written"):
+            journal.keep(*a_step(3))
+        with pytest.raises(FileError, match="cannot be written"):  # nothing is written behind what is torn
+            journal.keep(*a_step(3))
+    journal.keep(*a_step(3))
+    known = Journal.known(tmp_path / "outbox", TICKET)
+
+    assert len(cuts) > 1 and (known.newest, known.payload) == a_step(3)
+    assert [bound.sum.step for _, bound in bounds_of(tmp_path / "outbox", "toy-1")] == [1, 2, 3]
     known.close()
