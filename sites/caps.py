@@ -1,12 +1,14 @@
 """The caps of site.yaml that the agent itself watches while a job runs: time and disk.
 
 Memory, processor time and the size of one file are the kernel's work
-(sandbox/). How what a job has left is read is plainfile.py's.
+(sandbox/); of a job that stays for steps, each step's processor time is watched
+here. How what a job has left is read is plainfile.py's.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,10 +21,25 @@ from tasks.errors import RefusedError
 LOOK_EVERY_S = 0.5  # at the folder
 MOST_FILES = 10_000  # in a job's folder; more are an attack on whoever counts them
 MB = 1024 * 1024
+HINTS = {
+    "SIGXCPU": ": it used more than policy.resources.cpu_seconds of site.yaml",
+    "SIGXFSZ": ": it wrote a file above policy.resources.disk_mb of site.yaml",
+    "SIGKILL": ": the machine's memory was short, or policy.resources.cpu_seconds of site.yaml was passed",
+    "SIGSYS": ": it made a call of another architecture, which the sandbox kills",
+}
 
 
-def guarded(watch: Watch, caps: Caps, folder: Path, working: Callable[[], bool]) -> Watch:
-    """`watch`, which also ends a job that takes more than its caps; time is counted from where it is `working`."""
+def guarded(
+    watch: Watch,
+    caps: Caps,
+    folder: Path,
+    working: Callable[[], bool],
+    used: Callable[[], float] = lambda: 0.0,
+) -> Watch:
+    """`watch`, which also ends a job that takes more than its caps; time is counted from where it is `working`.
+
+    `used`: seconds of processor time that count against the caps, where the kernel does not watch them.
+    """
     began: float | None = None
     looked = 0.0
 
@@ -38,11 +55,28 @@ def guarded(watch: Watch, caps: Caps, folder: Path, working: Callable[[], bool])
                 Code.TRAINING_FAILED,
                 f"the job took longer than policy.resources.wall_seconds, {caps.wall_seconds:g}; it was ended",
             )
-        if caps.disk_mb is not None and now - looked >= LOOK_EVERY_S:
-            looked = now
+        if now - looked < LOOK_EVERY_S:
+            return
+        looked = now
+        if caps.cpu_seconds is not None and used() > caps.cpu_seconds:
+            raise RefusedError(
+                Code.TRAINING_FAILED,
+                f"a step used more than policy.resources.cpu_seconds, {caps.cpu_seconds}; the job was ended",
+            )
+        if caps.disk_mb is not None:
             check_disk(folder, caps.disk_mb)
 
     return guard
+
+
+def processor_seconds(pid: int | None) -> float:
+    """Of a process and all its threads, so far; 0 where it is not there, or /proc is not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0.0
+    user, system = stat.rpartition(")")[2].split()[11:13]  # fields 14 and 15 of proc(5)
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def check_disk(folder: Path, disk_mb: int) -> None:
@@ -60,3 +94,11 @@ def check_disk(folder: Path, disk_mb: int) -> None:
                     Code.TRAINING_FAILED,
                     f"the job wrote more than policy.resources.disk_mb, {disk_mb}, or {MOST_FILES} files; it was ended",
                 )
+
+
+def ended_with(status: int) -> str:
+    """How a job's process ended, for the site's own log."""
+    if status >= 0:
+        return f"exit code {status}"
+    name = signal.Signals(-status).name
+    return name + HINTS.get(name, "")

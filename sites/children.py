@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import select
-import signal
 import subprocess
 import sys
 import time
@@ -19,8 +18,10 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from sites.job import ASK, Beat, Session, Watch, read_result
+from sites.caps import ended_with
+from sites.job import Beat, Session, Watch
 from sites.sandbox import clean
+from sites.staying import WarmSession
 from tasks.contracts import Code, Isolation
 from tasks.errors import RefusedError
 
@@ -28,14 +29,9 @@ log = logging.getLogger(__name__)
 
 HEARD_EVERY_S = 0.1  # how often the agent looks up while a child works
 GOODBYE_S = 3.0
+END_S = 10.0  # for a template with other jobs to end one
 LONGEST_LINE = 100_000  # of what a template says
 MOST_LINES = 10_000  # of it that nobody has asked for
-HINTS = {
-    "SIGXCPU": ": it used more than policy.resources.cpu_seconds of site.yaml",
-    "SIGXFSZ": ": it wrote a file above policy.resources.disk_mb of site.yaml",
-    "SIGKILL": ": the machine's memory was short, or policy.resources.cpu_seconds of site.yaml was passed",
-    "SIGSYS": ": it made a call of another architecture, which the sandbox kills",
-}
 
 
 class WarmRunner:
@@ -83,7 +79,8 @@ class WarmRunner:
         try:
             status = self._follow(folder, watch)
         except BaseException:
-            self._abandon()
+            self._child = None
+            self.end(folder)
             raise
         finally:
             self.forget(folder)
@@ -94,7 +91,7 @@ class WarmRunner:
                 "the template process ended; `fedrounds-site doctor` says whether torch can be imported",
             )
         if status != 0:
-            raise RefusedError(Code.TRAINING_FAILED, f"the job's process ended with {_named(status)}")
+            raise RefusedError(Code.TRAINING_FAILED, f"the job's process ended with {ended_with(status)}")
 
     def close(self) -> None:
         """End the template, and with it its children."""
@@ -135,9 +132,13 @@ class WarmRunner:
     def send(self, folder: Path) -> None:
         """Have the template begin the job of a folder."""
         self._jobs.add(str(folder))
-        assert self._template is not None and self._template.stdin is not None  # noqa: S101 - start() made them
+        self._write({"job": str(folder)})
+
+    def _write(self, words: dict[str, str]) -> None:
+        if self._template is None or self._template.stdin is None:
+            return
         with contextlib.suppress(OSError):  # a template that just died is heard of in next_of
-            self._template.stdin.write(json.dumps({"job": str(folder)}).encode() + b"\n")
+            self._template.stdin.write(json.dumps(words).encode() + b"\n")
             self._template.stdin.flush()
 
     def next_of(self, folder: Path, watch: Watch) -> dict[str, Any] | None:
@@ -160,83 +161,43 @@ class WarmRunner:
             *lines, self._buffer = (self._buffer + data).split(b"\n")
             if len(self._buffer) > LONGEST_LINE or len(self._heard) > MOST_LINES:
                 raise RefusedError(Code.TRAINING_FAILED, "the job filled the agent's own channel")
-            said = [json.loads(line) for line in lines]
-            self._heard.extend(words for words in said if words.get("job") in self._jobs)
+            self._heard.extend(words for line in lines if (words := _words(line)).get("job") in self._jobs)
 
     def forget(self, folder: Path) -> None:
         """Nobody listens to this job any more."""
         self._jobs.discard(str(folder))
         self._heard = deque(words for words in self._heard if words.get("job") != str(folder))
 
-    def _abandon(self) -> None:
-        """Make sure that a job whose result nobody waits for any more does not go on."""
-        child, self._child = self._child, None
-        if child is None:
-            self.close()  # the job was sent and has not begun: the template must not begin it later
+    def end(self, folder: Path) -> None:
+        """End a job that nobody waits for any more, begun or not; jobs that stay for others stay.
+
+        The template ends its child, since it alone knows that the pid is still the child's. One that does not answer
+        ends itself, and all its children with it.
+        """
+        if self._jobs <= {str(folder)}:
+            self.close()
             return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child, signal.SIGKILL)
-        self.close()  # half a line of a killed child may lie in the pipe: the next job gets a clean one
+        self._write({"end": str(folder)})
+        until = time.monotonic() + END_S
+        with contextlib.suppress(TimeoutError, RefusedError):  # in time, and without filling the pipe
+            while (words := self.next_of(folder, lambda _: _before(until))) is not None:
+                if words.get("event") == "ended":
+                    return
+        self.close()
 
 
-class WarmSession:
-    """A job that stays, in a child of its own: numbers of steps go in through a pipe, beats come out."""
+def _words(line: bytes) -> dict[str, Any]:
+    """One line of the template's pipe; empty where it is not its own: what a job prints says nothing."""
+    try:
+        words = json.loads(line)
+    except ValueError:
+        return {}
+    return words if isinstance(words, dict) else {}
 
-    def __init__(self, runner: WarmRunner, folder: Path):
-        self._runner, self._folder = runner, folder
-        self._child: int | None = None
-        self.began_at: float | None = None
-        os.mkfifo(folder / ASK, 0o600)
-        self._pipe: int | None = os.open(folder / ASK, os.O_RDWR | os.O_CLOEXEC)  # waits for no reader
-        runner.start()
-        self._template = runner.template_pid
-        runner.send(folder)
 
-    def ask(self, step: int) -> None:
-        if self._pipe is not None:
-            os.write(self._pipe, b"%d\n" % step)
-
-    def wait(self, step: int, watch: Watch) -> None:
-        try:
-            self._wait(step, watch)
-        except BaseException:
-            self.close(idle=False)
-            raise
-
-    def _wait(self, step: int, watch: Watch) -> None:
-        while self._pipe is not None and self._runner.template_pid == self._template:
-            words = self._runner.next_of(self._folder, watch)
-            if words is None:
-                break
-            if words["event"] == "began" and self._child is None:
-                self._child, self._runner.isolation = words["pid"], tuple(words["isolation"])
-                self.began_at = time.time()
-            elif words["event"] == "beat" and words["step"] == step:
-                return
-            elif words["event"] == "ended":
-                self._child = None
-                if words["status"] == 0:
-                    read_result(self._folder)  # raises its refusal
-                raise RefusedError(
-                    Code.TRAINING_FAILED, f"the job's process ended with {_named(words['status'])}"
-                )
-        raise RefusedError(
-            Code.TRAINING_FAILED, "the template process ended, and the job of these steps with it"
-        )
-
-    def close(self, idle: bool = True) -> None:
-        """End the job. Where it is at work the template ends too: half a line of it may lie in its pipe."""
-        pipe, self._pipe = self._pipe, None
-        if pipe is None:
-            return
-        os.close(pipe)
-        same = self._runner.template_pid == self._template
-        if same and self._child is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._child, signal.SIGKILL)
-        if same and (self._child is None or not idle):
-            self._runner.close()
-        self._runner.forget(self._folder)
+def _before(until: float) -> None:
+    if time.monotonic() > until:
+        raise TimeoutError
 
 
 def _alive(pid: int) -> bool:
@@ -245,10 +206,3 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def _named(status: int) -> str:
-    if status >= 0:
-        return f"exit code {status}"
-    name = signal.Signals(-status).name
-    return name + HINTS.get(name, "")

@@ -261,6 +261,9 @@ class Session(Protocol):
             RefusedError: the job refused, or died.
         """
 
+    def processor_seconds(self) -> float:
+        """What it has used so far; 0 where nobody knows."""
+
     def close(self) -> None:
         """End it. Safe to repeat."""
 
@@ -303,6 +306,9 @@ class InlineSession:
         except Exception as exc:
             refusal = _refusal(exc)
             raise RefusedError(refusal.code, refusal.text) from exc
+
+    def processor_seconds(self) -> float:
+        return 0.0
 
     def close(self) -> None:
         self._take = None

@@ -1,7 +1,7 @@
 """The warm template: imports the heavy libraries once and forks a clean child per job.
 
-Started by children.py as its own process. Jobs come in as JSON lines on stdin,
-their starts, beats and ends go out as JSON lines on stdout. It starts no thread
+Started by children.py as its own process. Jobs come in as JSON lines on stdin, and
+the word to end one; their starts, beats and ends go out as JSON lines on stdout. It starts no thread
 and does no arithmetic itself, so that a fork is safe; a child gives all memory
 back by ending. When the agent goes away, template and child end.
 """
@@ -70,14 +70,27 @@ def main() -> int:
             os.read(wake_read, 4096)
             reap(children)
         if 0 in ready:
-            jobs = read_jobs()
-            if jobs is None:
+            asked = read_asked()
+            if asked is None:
                 for pid in children:
                     with contextlib.suppress(ProcessLookupError):
                         os.killpg(pid, signal.SIGKILL)
                 return 0
-            for folder in jobs:
-                children[start(folder)] = folder
+            obey(asked, children)
+
+
+def obey(asked: list[dict[str, str]], children: dict[int, str]) -> None:
+    """Begin jobs and end jobs; one that is to be ended already is not begun."""
+    gone = {words["end"] for words in asked if "end" in words}
+    for folder in (words["job"] for words in asked if "job" in words):
+        if folder not in gone:
+            children[start(folder)] = folder
+    for pid, folder in children.items():
+        if folder in gone:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+    for folder in gone - set(children.values()):
+        say(job=folder, event="ended", status=-signal.SIGKILL)
 
 
 def load() -> None:
@@ -129,19 +142,19 @@ def reap(children: dict[int, str]) -> None:
         say(job=children.pop(pid), event="ended", status=os.waitstatus_to_exitcode(status))
 
 
-def read_jobs() -> list[str] | None:
-    """Folders of the jobs that came in; None at the end of stdin."""
+def read_asked() -> list[dict[str, str]] | None:
+    """What came in: folders, each to begin its job or to end it; None at the end of stdin."""
     global _stdin_left
     data = os.read(0, 65536)
     if not data:
         return None
     *lines, _stdin_left = (_stdin_left + data).split(b"\n")
-    return [json.loads(line)["job"] for line in lines]
+    return [json.loads(line) for line in lines]
 
 
 def say(**words: Any) -> None:
-    """One line on stdout; short enough to be written in one piece."""
-    os.write(1, json.dumps(words).encode() + b"\n")
+    """One line on stdout; short enough to be written in one piece, and behind half a line of whoever died at one."""
+    os.write(1, b"\n" + json.dumps(words).encode() + b"\n")
 
 
 def die_with_parent() -> None:

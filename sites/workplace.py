@@ -51,7 +51,17 @@ class Staying(NamedTuple):
 
     def words(self, step: int, most_bytes: int) -> bytes:
         """What it has written for the step. Raises RefusedError: it refused, died, or wrote no such file."""
-        self.session.wait(step, guarded(self.watch, self.caps, self.folder, lambda: True))
+        before = self.session.processor_seconds()
+        self.session.wait(
+            step,
+            guarded(
+                self.watch,
+                self.caps,
+                self.folder,
+                lambda: True,
+                lambda: self.session.processor_seconds() - before,
+            ),
+        )
         return read_plain(self.folder / UPDATE, most_bytes)
 
 
@@ -110,7 +120,8 @@ class Workplace:
         folder.mkdir(parents=True, mode=0o700)
         write_job(folder, job)
         source = () if isinstance(job, PlanJob | MaskJob | DryJob) else (address(job.source, job.base),)
-        write_cell(folder, Cell(state=self._state, readable=source, caps=self._caps))
+        steps = job.study.steps if isinstance(job, StepsJob) else 1
+        write_cell(folder, Cell(state=self._state, readable=source, caps=self._caps, steps=steps))
         return folder
 
     def update(self, most_bytes: int, job: str = "train") -> bytes:

@@ -45,7 +45,7 @@ def enter(folder: Path, cell: Cell) -> tuple[Isolation, ...]:
     """Put this process behind its walls, for ever; returns which of them stand."""
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
     os.nice(NICENESS)
-    limit(cell.caps)
+    limit(cell.caps, cell.steps)
     achieved: list[Isolation] = ["no_credentials"]
     if sys.platform != "linux":
         return tuple(achieved)
@@ -82,14 +82,19 @@ def installed() -> tuple[Path, ...]:
     return tuple(sorted(root for root in roots if not roots & set(root.parents)))
 
 
-def limit(caps: Caps) -> None:
-    """Limits that the kernel keeps. Memory is counted from here: what the libraries took is not the job's."""
+def limit(caps: Caps, steps: int = 1) -> None:
+    """Limits that the kernel keeps. Memory is counted from here: what the libraries took is not the job's.
+
+    A process has one limit of processor time: of a job that stays for `steps` it is that of all of them, and the
+    agent watches each (caps.py).
+    """
     _set(resource.RLIMIT_CORE, 0, 0)
     _set(resource.RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES)
     if (
         caps.cpu_seconds is not None
     ):  # at the first a signal that ends it, a second later one that it cannot catch
-        _set(resource.RLIMIT_CPU, caps.cpu_seconds, caps.cpu_seconds + 1)
+        seconds = caps.cpu_seconds * steps
+        _set(resource.RLIMIT_CPU, seconds, seconds + 1)
     if caps.disk_mb is not None:
         _set(resource.RLIMIT_FSIZE, caps.disk_mb * MB, caps.disk_mb * MB)
     if caps.memory_mb is not None:

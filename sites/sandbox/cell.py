@@ -23,6 +23,7 @@ class Cell(BaseModel):
     state: Path  # the site's state folder: closed, but for the job's own folder
     readable: tuple[Path, ...]  # the source's file, where the job reads rows
     caps: Caps = Caps()
+    steps: int = 1  # each may take what the caps give of processor time
 
 
 def write_cell(folder: Path, cell: Cell) -> None:

@@ -6,14 +6,19 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from sites.caps import processor_seconds
 from sites.children import WarmRunner
-from sites.job import StepsJob, Survey, SurveyJob
+from sites.job import ASK, StepsJob, Survey, SurveyJob
+from sites.policyterms import Caps
 from sites.sandbox import clean, landlock, seccomp
 from sites.settings import load_site
 from sites.workplace import Workplace
@@ -33,6 +38,7 @@ CAPS = (
     "testing: {seeded_noise: true}\n"
     "policy:\n  resources: {cpu_seconds: 2, memory_mb: 300, wall_seconds: 10, disk_mb: 20}\n"
 )
+NO_CAPS = Caps()
 WALLS = {"no_credentials", "no_new_privileges", "no_network", "no_processes", "no_files"}
 
 needs_landlock = pytest.mark.skipif(not landlock.abi(), reason="this kernel has no Landlock")
@@ -77,36 +83,96 @@ def test_a_quiet_recipe_trains_and_the_receipt_names_its_walls(runner, tmp_path)
     assert set(receipt.isolation) == achieved
 
 
+class Staying:
+    """A round in lockstep of site `north`, whose first step is about to be asked for."""
+
+    def __init__(self, runner, folder, caps=NO_CAPS, steps=2, **changes):
+        self.study = shared(rounds=1, privacy={"steps": steps}, **changes)
+        site = load_site(write_site(folder, "north"))
+        source = site.settings.sources["toy"]
+        self.rows = {"site": "north", "study": self.study, "source": source, "base": site.base}
+        run = mechanism_of(self.study, 5)
+        event = event_against(run, 3, steps)
+        self.job = StepsJob(**self.rows, round=1, event=event, seeded_noise=False, threads=1)
+        recipe = load_recipe(self.study.recipe, self.study.recipe_settings)
+        self._given = parameters.to_bytes(recipe.initial_parameters(self.study.seed))
+        self.workplace = self.place("toy-1", runner, lambda _: None, folder, caps)
+        self.staying = self.workplace.begin(self.job)
+
+    def place(self, run, runner, watch, folder, caps=NO_CAPS):
+        return Workplace(folder / "state", f"{run}/00001-01-train", runner, watch, caps)
+
+    def step(self, number):
+        self.staying.ask(number, self._given)
+        return self.staying.words(number, 40)
+
+
 def test_a_job_that_stays_answers_step_by_step_behind_the_same_walls(runner, tmp_path):
     """Other jobs run beside it; one that is killed is told, and the template serves on."""
-    study = shared(rounds=1, privacy={"steps": 2})
-    site = load_site(write_site(tmp_path, "north"))
-    rows = {"site": "north", "study": study, "source": site.settings.sources["toy"], "base": site.base}
-    job = StepsJob(
-        **rows,
-        round=1,
-        event=event_against(mechanism_of(study, 5), 3, 2),
-        seeded_noise=False,
-        threads=1,
-    )
-    recipe = load_recipe(study.recipe, study.recipe_settings)
-    given = parameters.to_bytes(recipe.initial_parameters(study.seed))
-
-    with Workplace(tmp_path / "state", "toy-1/00001-01-train", runner, lambda _: None) as workplace:
-        staying, words = workplace.begin(job), []
+    round_ = Staying(runner, tmp_path)
+    with round_.workplace as workplace:
+        words = []
         for step in (1, 2):
-            staying.ask(step, given)
-            words.append(staying.words(step, 40))
-            assert workplace.run(SurveyJob(**rows), Survey).units > 50
+            words.append(round_.step(step))
+            assert workplace.run(SurveyJob(**round_.rows), Survey).units > 50
             shutil.rmtree(tmp_path / "state" / "jobs" / "toy-1/00001-01-train" / "survey")
-        first = staying.session._child
+        first = round_.staying.session._child
         assert set(runner.isolation) >= WALLS - {"no_files"}
         assert words[0] != words[1] and len(words[0]) == len(words[1]) == 40  # fresh noise
         os.kill(first, signal.SIGKILL)
-        staying.ask(3, given)
         with pytest.raises(RefusedError, match="SIGKILL"):
-            staying.words(3, 40)
+            round_.step(3)
     assert not psutil.pid_exists(first)
+
+
+def test_a_job_that_is_ended_ends_no_other(runner, tmp_path):
+    """The kill switch, a cancelled run or a cap ends one study's job, begun or not; another's steps go on."""
+    round_ = Staying(runner, tmp_path)
+    with round_.workplace:
+        round_.step(1)
+        child, template = round_.staying.session._child, runner.template_pid
+        for run, may_end in {"begun": lambda: runner.working, "sent": lambda: True}.items():
+
+            def stop(_beat, may_end=may_end):
+                if may_end():
+                    raise RefusedError(Code.CANCELLED, "ended")
+
+            with round_.place(run, runner, stop, tmp_path) as place:
+                folder = place._prepared(round_.job)
+                os.mkfifo(folder / ASK)  # which it waits at
+                with pytest.raises(RefusedError, match="ended"):
+                    runner.run(folder, stop)
+        round_.step(2)
+
+        assert (round_.staying.session._child, runner.template_pid) == (child, template)
+        assert [process.pid for process in psutil.Process(template).children()] == [child]
+
+
+def test_a_step_beyond_the_cap_of_processor_time_is_ended(runner, tmp_path):
+    """The kernel's limit is that of all steps; each is watched, whatever its signal handlers do."""
+    settings = a_hostile_study("spin").recipe_settings
+    round_ = Staying(
+        runner,
+        tmp_path,
+        Caps(cpu_seconds=1),
+        steps=100,
+        recipe="hostile.recipe:Recipe",
+        recipe_settings=settings,
+    )
+    with round_.workplace, pytest.raises(RefusedError, match="a step used more than"):
+        round_.step(1)
+    assert 0 < processor_seconds(os.getpid()) < time.process_time() + 60
+
+
+def test_a_job_that_stays_has_the_processor_time_of_all_its_steps():
+    """As many jobs of one step would have had."""
+    code = (
+        "import resource; from sites.policyterms import Caps; from sites.sandbox import limit; "
+        "limit(Caps(cpu_seconds=60), steps=500); print(*resource.getrlimit(resource.RLIMIT_CPU))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert said.stdout.split() == ["30000", "30001"]
 
 
 def test_an_inline_job_claims_no_wall(tmp_path):
