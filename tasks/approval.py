@@ -57,6 +57,11 @@ def who_waits(hub: Hub, ticket: Ticket) -> str:
     )
 
 
+def who_paused(site: str) -> str:
+    """The same of a site whose kill switch is thrown."""
+    return f"the people of {site} have paused it; there: fedrounds-site resume"
+
+
 def unapproved(hub: Hub) -> dict[str, list[Proposal]]:
     """By site: the proposed studies that it takes part in and has not approved.
 

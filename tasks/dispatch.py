@@ -3,8 +3,8 @@
 A ticket that is already there is used again, so that a hub which starts anew
 asks nobody twice. A site is asked once more only where its ticket expired
 without an answer, where it had refused and the run was resumed, where its job
-failed, or where its people have approved the study since; the last two only
-while the round has time.
+failed, or where its people have approved the study, or taken back a pause, since;
+the last three only while the round has time.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from infra.hub import Hub
 from infra.orchestrator import step
 from tasks import layout
 from tasks.contracts import PROTOCOL, Code, Operation, Receipt, Ticket
+from tasks.follow import FOR_PEOPLE
 from tasks.lease import keep
 from tasks.plan import RoundPlan
 from tasks.registry import member, site_card
@@ -26,7 +27,7 @@ from tasks.tickets import last_ticket, read_ticket
 from tasks.uploads import give_addresses, with_addresses
 
 ATTEMPTS = 3  # of one site in one round; each costs the site a debit of its own
-WORTH_A_RETRY = frozenset({Code.TRAINING_FAILED, Code.NOT_APPROVED})  # any other refusal would come again
+WORTH_A_RETRY = FOR_PEOPLE | {Code.TRAINING_FAILED}  # any other refusal would come again
 
 
 class Subject(NamedTuple):
@@ -67,14 +68,14 @@ def dispatch(
 def ask_again(hub: Hub, plan: RoundPlan, refused: Ticket, code: Code) -> Ticket | None:
     """A new attempt of a refused ticket, due when the first was; None where it is not worth one.
 
-    It is where a job failed, a few times; and where people had to approve first, which the caller knows.
+    It is where a job failed, a few times; and where people had to act first, which the caller knows.
 
     Raises:
         LeaseError: another hub has taken the study.
     """
     if code not in WORTH_A_RETRY or hub.now() >= refused.expires_at:
         return None
-    if code != Code.NOT_APPROVED and _failures(hub, refused) >= ATTEMPTS:
+    if code not in FOR_PEOPLE and _failures(hub, refused) >= ATTEMPTS:
         return None
     ticket = _write(hub, plan, _anew(hub, refused))
     ring(hub, refused.site)
@@ -82,13 +83,13 @@ def ask_again(hub: Hub, plan: RoundPlan, refused: Ticket, code: Code) -> Ticket 
 
 
 def _failures(hub: Hub, last: Ticket) -> int:
-    """How many attempts at a ticket's work were made, the last included: all but those without approval."""
+    """How many attempts at a ticket's work were made, the last included: all but those that waited for people."""
     attempts = range(1, last.attempt + 1)
-    return sum(not _unapproved(hub, last.model_copy(update={"attempt": number})) for number in attempts)
+    return sum(not _waited(hub, last.model_copy(update={"attempt": number})) for number in attempts)
 
 
-def _unapproved(hub: Hub, ticket: Ticket) -> bool:
-    """True where the site has signed that this attempt was not approved; a receipt that is lost says nothing."""
+def _waited(hub: Hub, ticket: Ticket) -> bool:
+    """True where the site has signed that its people must act first; a receipt that is lost says nothing."""
     key = layout.answer_key(ticket, "receipt.json")
     raw = hub.store.get(key)
     receipt = open_from_site(hub, raw, Receipt, site_card(hub, ticket.site), key) if raw else None
@@ -96,7 +97,7 @@ def _unapproved(hub: Hub, ticket: Ticket) -> bool:
         receipt is not None
         and (receipt.run, receipt.round, receipt.attempt) == (ticket.run, ticket.round, ticket.attempt)
         and receipt.operation == ticket.operation
-        and receipt.refusal == Code.NOT_APPROVED
+        and receipt.refusal in FOR_PEOPLE
     )
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from infra.hub import Hub
 from infra.orchestrator import heartbeat, show
 from tasks import layout
-from tasks.approval import is_approved, who_waits
+from tasks.approval import is_approved, presence_of, who_paused, who_waits
 from tasks.contracts import Code, Operation, Presence, Progress, Reached, Receipt, Ticket
 from tasks.going import check_going, keep_going
 from tasks.lease import keep
@@ -41,6 +41,7 @@ class Answer(NamedTuple):
 LOOK_S = 1.0  # between two looks at a site's sign of life
 GAP_S = 5.0  # between two tickets for the same work: a site that says yes and no at once is not flooded
 MOST_ASKED = 40  # tickets of one site in one round
+FOR_PEOPLE = frozenset({Code.NOT_APPROVED, Code.PAUSED_BY_SITE})  # until somebody at the site acts
 
 Again = Callable[[Ticket, Code], Ticket | None]
 """Ask once more after a refusal; None where the refusal is final. It is dispatch.py's ask_again."""
@@ -54,13 +55,14 @@ class Follower:
     """Follows a ticket to its end, and the next attempts that a refusal leads to.
 
     Args:
-        for_people: where a site's people must approve first, wait for them while the round lacks its quorum.
+        for_people: where a site's people must approve first, or have paused it, wait for them while the round lacks
+            its quorum.
     """
 
     def __init__(self, hub: Hub, ticket: Ticket, again: Again, waiting: Waiting, for_people: bool = False):
         self._hub, self._ticket, self._again, self._waiting = hub, ticket, again, waiting
         self._for_people, self._look_at = for_people, 0.0
-        self._unapproved: Answer | None = None
+        self._refused: Answer | None = None  # and waits for the site's people
         self._seen: str | None = None
         self._reached: Reached | None = None
         self._new = True
@@ -72,8 +74,8 @@ class Follower:
             LeaseError: another hub has taken the study.
             RunCancelledError: somebody has cancelled the run.
         """
-        if self._unapproved is not None:
-            return self._wait_for_people(self._unapproved)
+        if self._refused is not None:
+            return self._wait_for_people(self._refused)
         if self._new and site_card(self._hub, self._ticket.site) is None:
             return self._missing(Code.NOT_ENROLLED)
         if self._new:
@@ -97,12 +99,17 @@ class Follower:
         """The newest attempt."""
         return self._ticket
 
+    @property
+    def waits_for_people(self) -> bool:
+        """True where the site has refused, and its people may change that."""
+        return self._refused is not None
+
     def give_up(self, code: Code = Code.NO_ANSWER) -> Answer:
         """The end of following a site that gives no sign, where the others need not wait for it."""
         return self._missing(code)
 
     def _wait_for_people(self, refused: Answer) -> Answer | None:
-        """Ask again as soon as the site shows the approval; its refusal, where nobody waits for it any more."""
+        """Ask again as soon as the site shows that they have acted; its refusal, where nobody waits any more."""
         hub, ticket, now = self._hub, refused.ticket, self._hub.now()
         if now >= ticket.expires_at or self._waiting.quorate or self._waiting.over(now):
             return refused
@@ -111,19 +118,30 @@ class Follower:
         if now < self._look_at:
             return None
         self._look_at = now + LOOK_S
-        if now < ticket.issued_at + GAP_S or not is_approved(hub, ticket):
+        if now < ticket.issued_at + GAP_S or not self._have_acted(refused):
             return None
-        self._unapproved = None
+        self._refused = None
         return self._ask_again(refused)
+
+    def _have_acted(self, refused: Answer) -> bool:
+        """True where the site's last sign of life takes back what it refused for."""
+        if refused.code == Code.NOT_APPROVED:
+            return is_approved(self._hub, refused.ticket)
+        presence, receipt = presence_of(self._hub, refused.site), refused.receipt
+        newer = presence is not None and receipt is not None and presence.at >= receipt.delivered_at
+        return newer and presence is not None and not presence.paused
 
     def _unless_again(self, answer: Answer) -> Answer | None:
         if answer.code == Code.CANCELLED:  # is it? a site alone cannot say so
             check_going(self._hub, answer.ticket.run)
-        if answer.code == Code.NOT_APPROVED and answer.receipt is not None:
+        if answer.code in FOR_PEOPLE and answer.receipt is not None:
             if not self._for_people or answer.ticket.attempt >= MOST_ASKED:
                 return answer
-            show("Waiting for approval", who_waits(self._hub, answer.ticket))
-            self._unapproved = answer
+            if answer.code == Code.NOT_APPROVED:
+                show("Waiting for approval", who_waits(self._hub, answer.ticket))
+            else:
+                show("Paused by the site", who_paused(answer.site))
+            self._refused = answer
             return None
         return self._ask_again(answer)
 

@@ -262,7 +262,8 @@ class Lockstep:
         if len(masked) < self._least:
             return False
         self._enough_at = min(self._enough_at, self._hub.now())
-        if missing - set(self.lost) - self.late - self._silent and not self._impatient():
+        held = {site for site, follower in self._followers.items() if follower.waits_for_people}
+        if missing - set(self.lost) - self.late - self._silent - held and not self._impatient():
             return False
         survivors = survivors_of(self._cohort, self._sum, masked)
         self._whole = not missing and all(said.whole for said in self._said.values())

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from infra.hub import Hub
 from tasks import layout
-from tasks.approval import who_waits
+from tasks.approval import who_paused, who_waits
 from tasks.contracts import Code, Paused
 from tasks.errors import QuorumError
 from tasks.follow import Answer
@@ -44,8 +44,10 @@ def too_few(
 
 def reason(hub: Hub, answer: Answer) -> str:
     """The code, and where people must act, who and where."""
+    if answer.code == Code.NOT_APPROVED:
+        return f"{answer.code}: {who_waits(hub, answer.ticket)}"
     return (
-        f"{answer.code}: {who_waits(hub, answer.ticket)}"
-        if answer.code == Code.NOT_APPROVED
+        f"{answer.code}: {who_paused(answer.site)}"
+        if answer.code == Code.PAUSED_BY_SITE
         else str(answer.code)
     )

@@ -330,6 +330,37 @@ def test_paused_sites_stop_the_steps_and_a_resumed_run_goes_on_without_a_debit(t
     assert debits(world) == dict.fromkeys(FOUR, ONCE)
 
 
+def test_sites_that_are_paused_for_a_little_pause_no_run(tmp_path, undisturbed):
+    """At the making of keys and in a step: the others wait while they are too few, and the same step goes on."""
+    world = federation(tmp_path)
+    hub, waits = world.hub, world.wait
+    states = [site.state for site in world._sites if site.settings.site in ("south", "west")]
+    until = []
+
+    def pause():
+        until.append(world.now() + 30)
+        for state in states:
+            halt(state, "pause", "drill")
+
+    def wait(seconds):
+        if len(until) == 1 and hub.store.get(layout.step_key("toy-1", 1, 2)) is not None:
+            pause()
+        if world.now() >= until[-1]:
+            for state in states:
+                resume(state)
+        waits(seconds)
+
+    pause()
+    world.hub = hub.with_clock(world.now, wait)
+    world.run(in_steps(), "toy-1")
+    record = load_records(hub, "toy-1")[-1]
+
+    assert len(until) == 2 and record.cohort == FOUR
+    assert record.lockstep.sites == (4,) * STEPS
+    assert np.array_equal(model(world), model(undisturbed))
+    assert debits(world) == dict.fromkeys(FOUR, ONCE)
+
+
 def test_a_site_that_stops_in_the_middle_says_what_it_has_paid(tmp_path):
     """Its ledger counts all steps of the round from the first vector on: nobody is shown the epsilon before that."""
     world = federation(tmp_path)

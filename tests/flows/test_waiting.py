@@ -13,6 +13,7 @@ from flows.results import results
 from simulation.approving import approve_everywhere
 from simulation.federation import Federation
 from sites.settings import load_site
+from sites.stopfile import halt, resume
 from tasks import layout
 from tasks.approval import approved_at
 from tasks.card import publish_card
@@ -70,6 +71,31 @@ def test_a_round_goes_on_when_the_last_site_has_approved(federation):
 
     assert results(federation.hub, run)["rounds"][0]["cohort"] == sorted(SITES)
     assert attempts(federation, "south", run) == [Code.NOT_APPROVED, None]
+
+
+def test_a_round_goes_on_when_a_paused_site_is_back(federation):
+    """Ten seconds after its begin: nobody has to resume the run, and nobody is asked in vain meanwhile."""
+    study, state = a_study(quorum=3, rounds=1), federation.agents["south"].site.state
+    approve_at(federation, study, *SITES)
+    halt(state, "pause", "drill")
+    after(federation, 10, lambda: resume(state))
+
+    run = federation.run(study, "toy-1")
+
+    assert results(federation.hub, run)["rounds"][0]["cohort"] == sorted(SITES)
+    assert attempts(federation, "south", run) == [Code.PAUSED_BY_SITE, None]
+
+
+def test_a_round_below_its_quorum_says_who_has_paused(federation):
+    """When the round's time is over, and where it is taken back."""
+    study = a_study(quorum=3, rounds=1)
+    approve_at(federation, study, *SITES)
+    halt(federation.agents["south"].site.state, "pause", "drill")
+
+    with pytest.raises(QuorumError, match="the people of south have paused it; there: fedrounds-site resume"):
+        federation.run(study, "toy-1")
+
+    assert attempts(federation, "south", "toy-1") == [Code.PAUSED_BY_SITE]
 
 
 def test_a_round_below_its_quorum_says_who_waits_for_whom(federation):
