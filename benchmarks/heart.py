@@ -47,13 +47,14 @@ EPSILONS = (0.3, 1.0, 3.0, 10.0)
 TARGETS = {1.0: 0.81, 3.0: 0.825, None: 0.828}  # of `distributed` on FLamby's split; None: without noise
 PUBLISHED = "published with FLamby, without privacy: 0.735 pooled, 0.731 best federated"
 NO_PRIVACY = ("pooled", "pooled, clipped", "alone")
-PRIVATE = ("distributed", "distributed, 1 lost", "local", "naive")
+PRIVATE = ("distributed", "distributed, 1 lost", "few rounds", "local", "naive")
 LABELS = {
     "pooled": "pooled, no privacy",
     "pooled, clipped": "distributed, no noise",
     "alone": "each site alone, no privacy",
     "distributed": "distributed",
     "distributed, 1 lost": "distributed, one site lost in each step",
+    "few rounds": f"distributed, {rows.ROUNDS} rounds of {rows.STEPS} local steps",
     "local": "local: all noise at each site",
     "naive": "naive: FedAvg of per-site DP-SGD",
 }
@@ -110,6 +111,8 @@ def _train(recipe: LogisticRegression, parts: list[Part], case: Case) -> Paramet
     assert epsilon is not None
     if case.way == "local":
         return rows.local(recipe, parts, epsilon, seed)
+    if case.way == "few rounds":
+        return rows.few_rounds(recipe, parts, epsilon, seed)
     return rows.distributed(recipe, parts, epsilon, seed, lost=1 if case.way.endswith("lost") else 0)
 
 

@@ -2,6 +2,7 @@
 
     pooled       all records in one place, no privacy
     distributed  each site adds its share of the noise, only sums are seen
+    few rounds   the same, of several local steps of each site
     local        the same steps, but each site adds all the noise it needs alone
     naive        DP-SGD at each site by itself, updates averaged (FedAvg)
     alone        each site its own model, no privacy
@@ -21,7 +22,8 @@ from numpy.typing import NDArray
 
 from benchmarks.heart_data import Part
 from tasks import parameters
-from tasks.aggregation.descent import Descent, descent, last_half, stepped
+from tasks.aggregation.descent import Descent, descent, descent_of, last_half, stepped
+from tasks.aggregation.localsteps import way
 from tasks.aggregation.mean import mean
 from tasks.bands import public_units
 from tasks.learning import train
@@ -33,9 +35,11 @@ from tasks.privacy.calibration import noise_multiplier
 from tasks.privacy.distributed import Mechanism, mechanism
 from tasks.privacy.noise import NoiseSource
 from tasks.recipes.tabular import LogisticRegression
+from tasks.secagg.fixedpoint import Words
 from tasks.study import Local, Privacy
 
 STEPS = 40  # of full batches
+ROUNDS = 10  # of as many local steps each
 CLIP = 2.0  # half the length of the longest record: at the first step no gradient is longer
 DELTA = 1e-5
 NO_CLIP = 1e6
@@ -68,6 +72,38 @@ def distributed(
         return codec(run).decode(np.add.reduce(words))  # what is left once all masks are off
 
     return _descend(recipe, terms, total)
+
+
+def few_rounds(
+    recipe: LogisticRegression,
+    parts: Sequence[Part],
+    epsilon: float,
+    seed: str,
+    *,
+    rounds: int = ROUNDS,
+    local_steps: int = STEPS,
+) -> Parameters:
+    """Shares of noise as in `distributed`, on the way of several local steps of each site: a quarter of the rounds."""
+    run = mechanism(epsilon, DELTA, CLIP, len(parts), 0, _dimension(recipe), rounds, local_steps)
+    terms = descent_of(run, _units(parts), recipe.longest_record())
+    sums, sources = _clipped(recipe, parts), _sources("few rounds", seed, len(parts))
+
+    def words(site: int, at: Parameters) -> Words:
+        walked = way(
+            lambda point: sums[site].at(parameters.exact(point, at)),
+            parameters.flat(at),
+            terms.local_step(len(parts)),
+            terms.shrinking,
+            local_steps,
+        )
+        return noised_words(walked, run, sources[site])
+
+    return _descend(
+        recipe,
+        terms,
+        lambda at: codec(run).decode(np.add.reduce([words(site, at) for site in range(len(parts))])),
+        rounds,
+    )
 
 
 def local(recipe: LogisticRegression, parts: Sequence[Part], epsilon: float, seed: str) -> Parameters:
@@ -135,13 +171,16 @@ def _noise(epsilon: float, sample_rate: float, steps: int) -> float:
 
 
 def _descend(
-    recipe: LogisticRegression, terms: Descent, total: Callable[[Parameters], NDArray[np.float64]]
+    recipe: LogisticRegression,
+    terms: Descent,
+    total: Callable[[Parameters], NDArray[np.float64]],
+    steps: int = STEPS,
 ) -> Parameters:
     at, iterates = recipe.initial_parameters(0), []
-    for _ in range(STEPS):
+    for _ in range(steps):
         at = stepped(at, total(at), terms)
         iterates.append(at)
-    return mean(iterates[step - 1] for step in last_half(STEPS))
+    return mean(iterates[step - 1] for step in last_half(steps))
 
 
 def _clipped(recipe: LogisticRegression, parts: Sequence[Part]) -> list[ClippedSums]:

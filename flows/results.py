@@ -25,7 +25,15 @@ from tasks.contracts import (
 )
 from tasks.lease import holder
 
-_SPENT = ("epsilon", "delta", "epsilon_limit", "against", "noise_multiplier")
+_SPENT = (
+    "epsilon",
+    "delta",
+    "epsilon_limit",
+    "against",
+    "noise_multiplier",
+    "local_steps",
+    "sensitivity",
+)
 
 
 def results(hub: Hub, run: str) -> dict[str, Any]:
@@ -117,6 +125,8 @@ def _site(site: SiteRound) -> dict[str, Any]:
         "epsilon_limit": site.spent.epsilon_limit if site.spent else None,
         "against": site.spent.against.model_dump() if site.spent and site.spent.against else None,
         "noise_multiplier": site.spent.noise_multiplier if site.spent else None,
+        "local_steps": site.spent.local_steps if site.spent else None,
+        "sensitivity": site.spent.sensitivity if site.spent else None,
         "metrics": site.metrics.model_dump(),
         "attempts": site.attempts,
         "steps": site.steps,

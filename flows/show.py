@@ -103,6 +103,12 @@ def _footer(by_name: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     if sites and not any(any(site["metrics"].values()) for site in sites):
         yield "no site shows figures of its own (its file: disclosure: {own_figures: true})"
     seen = [site["against"] for site in sites if site["against"] is not None]
+    walked = [site for site in sites if site["local_steps"] is not None]
+    if walked:
+        yield (
+            f"a sum is of {walked[0]['local_steps']} local steps of each site: one record moves it by "
+            f"{walked[0]['sensitivity']:g} at most, which its noise is made for"
+        )
     if seen:
         hub, others = (max(one[who] for one in seen) for who in ("hub", "all_others"))
         yield (

@@ -7,7 +7,7 @@ from pathlib import Path
 from infra.errors import FileError
 from infra.yamlfile import load
 from tasks.errors import StudyError
-from tasks.recipes import load_recipe, settings_model
+from tasks.recipes import load_recipe, settings_model, study_recipe
 from tasks.starting import read_start
 from tasks.study import Study, StudyFile
 
@@ -29,6 +29,10 @@ def load_study_file(path: Path) -> Study:
     except StudyError as exc:
         line = document.line_of("recipe_settings" if study.recipe_settings else "recipe")
         raise FileError(f"{path}, line {line}: {exc}") from exc
+    try:
+        study_recipe(study)
+    except StudyError as exc:
+        raise FileError(f"{path}, line {document.line_of('local', 'epochs')}: {exc}") from exc
     if study.start is not None and study.start.file is not None:
         try:
             read_start(study, path)

@@ -72,6 +72,10 @@ def with_canaries(study: Study, count: int) -> Study:
         left_out.add("secure_aggregation")
     terms: dict[str, Any] = study.model_dump(mode="json", exclude=left_out)
     terms["aggregation"] = {"update_norm": study.aggregation.update_norm}  # what sites do of it
+    if (
+        study.local_steps > 1
+    ):  # canaries are records too, and no site may have more than the steps are made for
+        terms["privacy"]["people"] += count
     length = LOUD * (study.privacy.clip_norm or 1.0)
     wrapped = {"recipe": study.recipe, "settings": study.recipe_settings, "canaries": count, "length": length}
     return Study.model_validate(terms | {"recipe": RECIPE, "recipe_settings": wrapped})

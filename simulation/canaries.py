@@ -23,7 +23,7 @@ from sites.settings import Source
 from sites.sources import address, scheme
 from tasks.errors import StudyError
 from tasks.parameters import Parameters
-from tasks.recipes import load_recipe
+from tasks.recipes import linear, load_recipe
 from tasks.recipes.base import Arrays, Table
 
 if TYPE_CHECKING:
@@ -90,6 +90,13 @@ class WithCanaries:
     def initial_parameters(self, seed: int) -> Parameters:
         own = {f"inner.{name}": array for name, array in self.inner.initial_parameters(seed).items()}
         return own | {PARAMETER: np.zeros((1, self.settings.canaries), np.float32)}
+
+    def longest_record(self) -> float:
+        """Of the study's recipe: a canary's own loss is a line, whose gradient is the same everywhere."""
+        return linear(self.inner).longest_record()
+
+    def lengths(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        return linear(self.inner).lengths(x[:, :-1].reshape(-1, *self._row))
 
     def module(self) -> torch.nn.Module:
         import torch

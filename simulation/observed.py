@@ -22,7 +22,7 @@ from simulation.canaries import COLUMN, PARAMETER, number_of
 from sites.settings import Site
 from sites.sources import read
 from tasks import layout, parameters
-from tasks.aggregation.descent import descent_of, last_half, total_of
+from tasks.aggregation.descent import last_half, total_of
 from tasks.begin import load_manifest
 from tasks.collect import load_parameters
 from tasks.contracts import RoundRecord
@@ -31,6 +31,7 @@ from tasks.parameters import Parameters
 from tasks.privacy.onerun import Canaries
 from tasks.privacy.shared import mechanism_of
 from tasks.registry import site_card
+from tasks.stepterms import descent_for
 from tasks.study import Study
 
 UPDATE = "/update.safetensors"
@@ -91,7 +92,7 @@ def moved_by_sums(hub: Hub, study: Study, run: str, records: Sequence[RoundRecor
         dimension = parameters.flat(model).size
     half = last_half(study.rounds)
     own[-1][PARAMETER] = len(half) * own[-1][PARAMETER] - sum(own[n][PARAMETER] for n in half[:-1])
-    terms = descent_of(mechanism_of(study, dimension), study.privacy.people or 1)
+    terms = descent_for(study, dimension)
     pulled: Moved = np.sum([total_of(before, after, terms) for before, after in pairwise(own)], axis=0)
     return -pulled  # a gradient points away from where it pulls
 

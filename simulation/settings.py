@@ -19,7 +19,7 @@ from tasks.parameters import flat
 from tasks.privacy.calibration import noise_multiplier
 from tasks.privacy.events import GaussianEvent
 from tasks.privacy.shared import event_against, mechanism_of
-from tasks.recipes import load_recipe
+from tasks.recipes import load_recipe, study_recipe
 from tasks.study import Study
 
 TUNABLE = (
@@ -106,7 +106,7 @@ def _choice(study: Study, values: dict[str, Any]) -> Choice:
         place[last] = value
     try:
         chosen = Study.model_validate(terms)
-        load_recipe(chosen.recipe, chosen.recipe_settings)
+        study_recipe(chosen)
     except ValidationError as exc:
         said = "; ".join(error["msg"] for error in exc.errors(include_url=False))
         raise StudyError(f"--over {', '.join(f'{k}={v}' for k, v in values.items())}: {said}") from exc

@@ -82,6 +82,12 @@ def _denials(settings: SiteSettings, operation: Operation, study: Study, facts: 
     if study.privacy.mode == "distributed" and policy.full_noise:
         text = f"study {study.name!r} asks for a share of the noise, and each update must have all of it: mode local"
         yield _no(Code.PRIVACY_REFUSED, ("policy", "full_noise"), text)
+    if study.local_steps > 1 and _has_persons(settings, study):
+        text = (
+            f"study {study.name!r} takes {study.local_steps} local steps in a round, whose bound is of single records: "
+            f"persons take part in a study with local.epochs 1, or with privacy.steps"
+        )
+        yield _no(Code.PRIVACY_REFUSED, ("sources", study.name, "person"), text)
     if study.steps > 1 and policy.hold_for_human:
         text = f"study {study.name!r} takes {study.steps} steps in lockstep, and each answer waits for a person here"
         yield _no(Code.POLICY_REFUSED, ("policy", "hold_for_human"), text)
@@ -104,6 +110,11 @@ def _denials(settings: SiteSettings, operation: Operation, study: Study, facts: 
         yield _no(Code.POLICY_REFUSED, ("policy", "rounds_per_day"), text)
     if facts.missing_approval:
         yield _no(Code.NOT_APPROVED, ("policy", "approval"), facts.missing_approval)
+
+
+def _has_persons(settings: SiteSettings, study: Study) -> bool:
+    source = settings.sources.get(study.name)
+    return source is not None and source.person is not None
 
 
 def _no(code: Code, line_key: tuple[str, ...], text: str) -> Decision:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sites.job import RowsJob
 from sites.sources import read
 from tasks.learning.split import held_out
-from tasks.recipes import load_recipe
+from tasks.recipes import study_recipe
 from tasks.recipes.base import Recipe
 
 
@@ -40,7 +40,7 @@ def load_records(job: RowsJob) -> tuple[Recipe, Records]:
         RecordError: a value that the recipe cannot read.
         StudyError: the recipe refuses the study's settings.
     """
-    recipe = load_recipe(job.study.recipe, job.study.recipe_settings)
+    recipe = study_recipe(job.study)
     own = getattr(recipe, "site_column", None)
     rows = read(job.source, job.base, [c for c in (*recipe.columns(), recipe.target()) if c != own])
     if own is not None:

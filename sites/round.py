@@ -23,6 +23,7 @@ from sites.hiding import Hiding, Masked, hide
 from sites.job import Runner, Scored, ScoreJob, Survey, Trained, TrainJob, Watch
 from sites.journal import Bound
 from sites.ledger import Ledger
+from sites.localsteps import check_units
 from sites.lockstep import Lockstep
 from sites.mailbox import Mailbox
 from sites.notes import note_charged, note_read, note_reserved
@@ -220,6 +221,7 @@ def _survey(ticket: Ticket, study: Study, source: Source, workplace: Workplace, 
     """How many records and people there are: enough, and noted before rows are read for the work itself."""
     survey = surveyed(ticket, study, source, desk.site, workplace, desk.audit)
     check_records(survey, desk.site.settings)
+    check_units(study, survey.units)
     note_read(desk.audit, ticket, source, survey.records)
     return survey
 

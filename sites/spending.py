@@ -177,6 +177,7 @@ def charge(ledger: Ledger, ticket: Ticket) -> bool:
 
 def _spent(plan: RunPlan, standing: Standing, study: Study) -> Spent:
     event, at = plan.planned.event, standing.released - plan.standing.released
+    several = study.local_steps > 1
     return Spent(
         epsilon=plan.planned.trajectory[at],
         delta=study.privacy.delta or 0.0,
@@ -184,6 +185,8 @@ def _spent(plan: RunPlan, standing: Standing, study: Study) -> Spent:
         sample_rate=event.sample_rate,
         steps=event.steps,
         epsilon_limit=study.privacy.epsilon or 0.0,
+        local_steps=study.local_steps if several else None,
+        sensitivity=study.local_steps * (study.privacy.clip_norm or 0.0) if several else None,
         against=plan.planned.against[at] if plan.planned.against else None,
     )
 

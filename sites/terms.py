@@ -47,6 +47,7 @@ def _what(version: Version, site: Site) -> Iterator[str]:
         f"by the schedule {study.schedule.cron} ({study.schedule.timezone})" if study.schedule else "by hand"
     )
     steps = f" of {study.steps} steps in lockstep" if study.steps > 1 else ""
+    steps += f" of {study.local_steps} local steps" if study.local_steps > 1 else ""
     most = f"each {study.deadline_s:g} s at most"
     yield f"  how long: {study.rounds} rounds{steps} a run, {most}; runs are started {when}"
 
@@ -107,6 +108,11 @@ def _against(study: Study, site: Site) -> Iterator[str]:
         f"hub and {run.missing} of the other sites {seen.hub_with_missing:.3g}, against the hub and all other sites "
         f"together {seen.all_others:.3g}"
     )
+    if study.local_steps > 1:
+        yield (
+            f"    this site takes {study.local_steps} steps by itself in a round, and adds up where they lead: "
+            f"one record moves that by {run.bound:g} at most, which the noise is made for"
+        )
     if study.steps > 1:
         yield (
             f"    {study.rounds * study.steps} sums of gradients are seen in a run, {study.steps} in a round; a round "

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sites.job import PARAMETERS, UPDATE, Beat, Trained, TrainJob, Watch
+from sites.localsteps import walked
 from sites.records import Part, load_records
 from tasks import parameters
 from tasks.aggregation.bound import bounded
@@ -36,14 +37,14 @@ def work(job: TrainJob, folder: Path, watch: Watch, began_at: float) -> Trained:
     recipe, records = load_records(job)
     base = read_parameters(folder, recipe, job.study.seed)
     x, y, persons = records.training
+    torch.set_num_threads(job.threads)
+    if job.study.privacy.mode == "distributed":
+        return _share(job, folder, watch, began_at, recipe, base, records.training)
     plan = schedule(job.study.local, public_units(records.training.units))
     if job.event is not None and (job.event.sample_rate, job.event.steps) != (plan.sample_rate, plan.steps):
         raise RefusedError(
             Code.TRAINING_FAILED, "the data changed while the round was being planned; nothing left"
         )
-    torch.set_num_threads(job.threads)
-    if job.study.privacy.mode == "distributed":
-        return _share(job, folder, watch, began_at, recipe, base, records.training)
     new = train(
         recipe,
         base,
@@ -67,14 +68,23 @@ def work(job: TrainJob, folder: Path, watch: Watch, began_at: float) -> Trained:
 def _share(
     job: TrainJob, folder: Path, watch: Watch, began_at: float, recipe: Recipe, base: Parameters, own: Part
 ) -> Trained:
-    """Write the sum of clipped gradients at the hub's parameters as words with this site's share of the noise."""
-    from tasks.learning.clipped import ClippedSums
+    """Write the sum of clipped gradients, or the way of several steps, as words with this site's share of the noise."""
     from tasks.learning.shares import noised_words
 
+    if job.event is None or (job.event.sample_rate, job.event.steps) != (1.0, 1):
+        raise RefusedError(
+            Code.TRAINING_FAILED, "something else was reserved than a sum of all records; nothing left"
+        )
     run = mechanism_of(job.study, parameters.flat(base).size)
     noise = _noise(job)
-    sums = ClippedSums(recipe, own.x, own.y, own.persons, clip_norm=run.clip_norm)
-    words = noised_words(sums.at(base, noise), run, noise, job.study.secure_aggregation.bits)
+    if job.study.local_steps > 1:
+        total = walked(job.study, recipe, base, own, noise, _progress(watch))
+    else:
+        from tasks.learning.clipped import ClippedSums
+
+        sums = ClippedSums(recipe, own.x, own.y, own.persons, clip_norm=run.clip_norm)
+        total = sums.at(base, noise)
+    words = noised_words(total, run, noise, job.study.secure_aggregation.bits)
     signed = words.view(f"<i{words.itemsize}").astype("<i8")
     (folder / UPDATE).write_bytes(signed.tobytes())
     watch(Beat("training", 1, 1))

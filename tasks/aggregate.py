@@ -20,7 +20,7 @@ from infra.orchestrator import emit, step
 from tasks import layout, parameters
 from tasks.aggregation import rule
 from tasks.aggregation.bound import noted
-from tasks.aggregation.descent import descent_of, last_half, stepped
+from tasks.aggregation.descent import last_half, stepped
 from tasks.aggregation.grouped import Combined, combine_groups
 from tasks.aggregation.mean import mean
 from tasks.aggregation.reputation import reputation
@@ -30,9 +30,9 @@ from tasks.errors import AggregationError, ContractError, QuorumError
 from tasks.follow import Answer
 from tasks.parameters import Parameters
 from tasks.plan import RoundPlan
-from tasks.privacy.shared import mechanism_of
 from tasks.recent import recent_records
 from tasks.staleness import weight
+from tasks.stepterms import descent_for
 from tasks.sums import Total, mean_of, numbers_of, share_within, sums_of
 from tasks.walked import Walked, keep_tail, mean_of_tails, rounds_averaged
 
@@ -147,8 +147,8 @@ def _summed(hub: Hub, plan: RoundPlan, total: Total, base: Parameters) -> Parame
     study = plan.study
     if study.privacy.mode != "distributed":
         return parameters.add(base, mean_of(total, base))
-    run = mechanism_of(study, parameters.flat(base).size)
-    new = stepped(base, numbers_of(total), descent_of(run, study.privacy.people or 1))
+    terms = descent_for(study, parameters.flat(base).size)
+    new = stepped(base, numbers_of(total), terms)
     if plan.round < study.rounds:
         return new
     return mean(chain(_before(hub, plan), [new]))  # one at a time in memory

@@ -285,6 +285,9 @@ class Spent(Message):
     sample_rate: float = Field(gt=0, le=1)
     steps: int = Field(ge=0, le=10**9)  # noisy steps of this round
     epsilon_limit: Epsilon  # the study's limit for the whole run
+    # in privacy mode distributed: steps before a site's part of a sum leaves, and by how much one record moves that
+    local_steps: int | None = Field(default=None, ge=2, le=10_000, exclude_if=_empty)
+    sensitivity: float | None = Field(default=None, gt=0, exclude_if=_empty)
     against: Against | None = Field(default=None, exclude_if=_empty)  # `epsilon` is hub_with_missing of these
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from infra.hub import Hub
 from infra.orchestrator import show, step, timed
 from tasks import layout, parameters
-from tasks.aggregation.descent import descent_of, stepped
+from tasks.aggregation.descent import stepped
 from tasks.beats import Beat, Given, Said, Stepped
 from tasks.collect import load_parameters
 from tasks.contracts import Code, Summed, Ticket
@@ -40,6 +40,7 @@ from tasks.secagg.messages import Consent, Survivors, Unmasking
 from tasks.secagg.onesum import consenting, survivors_of
 from tasks.secagg.opening import recover
 from tasks.secagg.relayed import Listed
+from tasks.stepterms import descent_for
 from tasks.waiting import Waiting
 from tasks.walked import Walk, Walked, take, walk_of
 
@@ -109,7 +110,7 @@ class Lockstep:
         self._tags: dict[str, str] = {}
         self._length = parameters.flat(parameters.from_bytes(walk.raw)).size
         run = mechanism_of(plan.study, self._length)
-        self._scale, self._descent = run.scale_bits, descent_of(run, plan.study.privacy.people or 1)
+        self._scale, self._descent = run.scale_bits, descent_for(plan.study, self._length)
         self._begin()
 
     @property

@@ -156,6 +156,7 @@ def site_metrics(site: SiteRound) -> dict[str, float]:
             shown["dp/epsilon_hub"] = site.spent.against.hub
             shown["dp/epsilon_hub_with_missing"] = site.spent.against.hub_with_missing
             shown["dp/epsilon_all_others"] = site.spent.against.all_others
+        shown["dp/sensitivity"] = site.spent.sensitivity
     return {key: float(value) for key, value in shown.items() if value is not None}
 
 
@@ -174,7 +175,7 @@ def names(values: Sequence[str]) -> str:
 
 def privacy(study: Study) -> str:
     """The guarantee in a sentence."""
-    terms = study.privacy
+    terms, many = study.privacy, study.local_steps > 1
     if terms.mode == "none":
         return "no differential privacy in this study"
     if terms.mode == "distributed":
@@ -182,6 +183,7 @@ def privacy(study: Study) -> str:
             f"the sums that a whole run shows are differentially private, epsilon at most {terms.epsilon:g} at delta "
             f"{terms.delta:g} against the hub and {study.missing} of the sites; each site adds a share of the noise, "
             f"and against the hub and all other sites together less is left (dp/epsilon_all_others)"
+            + (f"; a sum is of {study.local_steps} local steps, with noise for as many" if many else "")
         )
     return (
         f"what each site sends in a whole run is differentially private by itself, "

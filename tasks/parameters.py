@@ -109,12 +109,17 @@ def shaped(vector: NDArray[np.float64], like: Parameters) -> Parameters:
     Raises:
         ContractError: another number of numbers.
     """
+    return {name: array.astype(np.float32) for name, array in exact(vector, like).items()}
+
+
+def exact(vector: NDArray[np.float64], like: Parameters) -> dict[str, NDArray[np.float64]]:
+    """Like shaped, in the vector's own precision."""
     if vector.shape != (sum(v.size for v in like.values()),):
         raise ContractError(f"a vector of shape {vector.shape} does not fill the parameters")
-    result: Parameters = {}
+    result: dict[str, NDArray[np.float64]] = {}
     start = 0
     for name in sorted(like):
         size = like[name].size
-        result[name] = vector[start : start + size].reshape(like[name].shape).astype(np.float32)
+        result[name] = vector[start : start + size].reshape(like[name].shape)
         start += size
     return result

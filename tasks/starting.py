@@ -14,7 +14,7 @@ from tasks import layout, parameters
 from tasks.contracts import Registered, RunManifest
 from tasks.errors import ContractError, StudyError
 from tasks.parameters import Parameters
-from tasks.recipes import load_recipe
+from tasks.recipes import load_recipe, study_recipe
 from tasks.start import Start
 from tasks.study import Study
 
@@ -27,7 +27,7 @@ def starting_parameters(hub: Hub, study: Study) -> bytes:
     Raises:
         StudyError: the recipe is not installed, or what the study names is not in the store, or not of this recipe.
     """
-    own = load_recipe(study.recipe, study.recipe_settings).initial_parameters(study.seed)
+    own = study_recipe(study).initial_parameters(study.seed)
     if study.start is None:
         return parameters.to_bytes(own)
     start, most = study.start, len(parameters.to_bytes(own)) + SLACK

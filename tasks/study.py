@@ -47,7 +47,7 @@ OFF = SecureAggregation(on=False)
 
 
 class Local(Message):
-    """How a site trains in one round."""
+    """How a site trains in one round. In privacy mode distributed only `epochs` is a choice (localsteps.py)."""
 
     epochs: int = Field(default=1, ge=1, le=10_000)
     batch_size: int | Literal["full"] = "full"
@@ -219,10 +219,15 @@ class Study(Message):
                 "privacy mode distributed needs words of 64 bits: 32 leave no room for the noise of many sites; "
                 "remove secure_aggregation.bits"
             )
-        if self.local != Local():
+        if self.local != Local(epochs=self.local.epochs):
             raise ValueError(
-                "privacy mode distributed takes steps on all records, privacy.steps in each round, of a size that "
-                "follows from the noise; remove local, or use mode local"
+                "privacy mode distributed takes steps on all records, of a size that follows from the noise; of local "
+                "it takes epochs alone: remove the rest, or use mode local"
+            )
+        if self.local_steps > 1 and self.steps > 1:
+            raise ValueError(
+                "local.epochs are steps that a site takes by itself, privacy.steps are steps of all sites together; a "
+                "round has one kind: remove one of them"
             )
         if self.aggregation != Aggregation():
             raise ValueError(
@@ -277,6 +282,11 @@ class Study(Message):
     def steps(self) -> int:
         """Of a round, each a secure sum of its own: one, but in privacy mode distributed where the study says more."""
         return self.privacy.steps or 1
+
+    @property
+    def local_steps(self) -> int:
+        """In privacy mode distributed: how many steps a site takes by itself before its part of a sum is added."""
+        return self.local.epochs if self.privacy.mode == "distributed" else 1
 
     @property
     def missing(self) -> int:

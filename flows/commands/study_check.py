@@ -45,6 +45,11 @@ def run(args: argparse.Namespace) -> int:
             f"  privacy  distributed: the sums of a whole run are ({privacy.epsilon:g}, {privacy.delta:g})-DP "
             f"against the hub and {study.missing} of the sites, clip norm {privacy.clip_norm:g}"
         )
+        if study.local_steps > 1:
+            print(
+                f"           one record moves a sum by {study.local_steps} clip norms at most, which the noise is made "
+                f"for; no site may have more than about {privacy.people} records"
+            )
     else:
         print(
             f"  privacy  {privacy.mode}: each site's updates of the whole run are "
@@ -56,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
 def _training(study: Study) -> str:
     """What a site does in each round."""
     if study.privacy.mode == "distributed":
+        if study.local_steps > 1:
+            return f"each of {study.local_steps} steps of each site by itself, on all of its records, and one sum"
         if study.steps == 1:
             return "each one step on all records of all sites"
         total = study.rounds * study.steps

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.aggregation.localsteps import largest_step
 from tasks.errors import AggregationError, ContractError
 from tasks.parameters import Parameters, flat, same_form, shaped
 from tasks.privacy.distributed import Mechanism
@@ -30,11 +31,29 @@ PRIOR = 1.0  # precision of each parameter
 
 
 class Descent(NamedTuple):
-    """rate: step size on the mean gradient. units: people of all sites together, a public number. prior: PRIOR."""
+    """rate: step size on the mean gradient. units: people of all sites together, a public number. prior: PRIOR.
+
+    local_steps: of this size, that each site takes by itself before the hub takes one on their sum.
+    """
 
     rate: float
     units: int
     prior: float = PRIOR
+    local_steps: int = 1
+
+    def local_step(self, sites: int) -> float:
+        """Of a site, on its own sum of gradients: the mean of what `sites` come to is then a step of all."""
+        return sites * self.rate / self.units
+
+    @property
+    def shrinking(self) -> float:
+        """What the prior leaves of the parameters in one step."""
+        return 1 - self.rate * self.prior / self.units
+
+    @property
+    def pull(self) -> float:
+        """Of the prior in a round, in parameters of the gradient: as often as steps were taken, each from less."""
+        return self.prior * math.fsum(self.shrinking**k for k in range(self.local_steps))
 
 
 def descent(mu: float, units: int, clip_norm: float, dimension: int, steps: int) -> Descent:
@@ -59,13 +78,32 @@ def descent(mu: float, units: int, clip_norm: float, dimension: int, steps: int)
     return Descent(way / steps, units)
 
 
-def descent_of(run: Mechanism, units: int) -> Descent:
-    """The steps of a run in privacy mode distributed: with the noise that is left where the study says it is enough."""
-    return descent(run.mu(run.sites - run.missing), units, run.clip_norm, run.dimension, run.steps)
+def descent_of(run: Mechanism, units: int, longest: float | None) -> Descent:
+    """The steps of a run in privacy mode distributed: with the noise that is left where the study says it is enough.
+
+    Args:
+        run: of the study.
+        units: people of all sites together, a public number.
+        longest: of a recipe's records, in mode of several local steps: these must be short enough for them.
+
+    Raises:
+        AggregationError: several local steps, and no bound on records.
+    """
+    mu, steps = run.mu(run.sites - run.missing), run.steps * run.local_steps
+    terms = descent(mu, units, run.clip_norm, run.dimension, steps)
+    if run.local_steps == 1:
+        return terms
+    if longest is None:
+        raise AggregationError("several local steps with a recipe that does not bound its records")
+    most = largest_step(units, longest, PRIOR / run.sites) * units / run.sites
+    return terms._replace(rate=min(terms.rate, most), local_steps=run.local_steps)
 
 
 def stepped(parameters: Parameters, total: NDArray[np.float64], terms: Descent) -> Parameters:
     """One step against the noisy sum of gradients: shape (d,), in the order of `parameters.flat`.
+
+    With local steps the sum is of the sites' ways (localsteps.py), and the new parameters are the mean of those that
+    the sites came to.
 
     Raises:
         AggregationError: the sum is not finite.
@@ -74,7 +112,7 @@ def stepped(parameters: Parameters, total: NDArray[np.float64], terms: Descent) 
     if not np.isfinite(total).all():
         raise AggregationError("a sum of gradients is not finite; the round cannot be used")
     start = flat(parameters)
-    return shaped(start - terms.rate * (total + terms.prior * start) / terms.units, parameters)
+    return shaped(start - terms.rate * (total + terms.pull * start) / terms.units, parameters)
 
 
 def total_of(before: Parameters, after: Parameters, terms: Descent) -> NDArray[np.float64]:
@@ -86,7 +124,7 @@ def total_of(before: Parameters, after: Parameters, terms: Descent) -> NDArray[n
     if not same_form(before, after):
         raise ContractError("two models of other names or shapes are not one step apart")
     start = flat(before)
-    total: NDArray[np.float64] = (start - flat(after)) * terms.units / terms.rate - terms.prior * start
+    total: NDArray[np.float64] = (start - flat(after)) * terms.units / terms.rate - terms.pull * start
     return total
 
 

@@ -8,6 +8,7 @@ lattice. Noise and words are shares.py's work, the step is the hub's
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from opacus.optimizers import DPOptimizer
 from tasks.learning import gradients, model
 from tasks.learning.batches import Units
 from tasks.learning.stepper import Stepper
-from tasks.parameters import Parameters, flat
+from tasks.parameters import flat
 from tasks.privacy.noise import NoiseSource
 from tasks.recipes.base import Recipe
 
@@ -67,11 +68,13 @@ class ClippedSums:
         data = x.astype(np.float64), y.astype(np.float64)
         self._stepper = Stepper(recipe, self._wrapped, self._optimizer, data, self._units)
 
-    def at(self, parameters: Parameters, noise: NoiseSource | None = None) -> NDArray[np.float64]:
+    def at(
+        self, parameters: Mapping[str, NDArray[Any]], noise: NoiseSource | None = None
+    ) -> NDArray[np.float64]:
         """Sum over units of the clipped sum of their records' gradients at `parameters`.
 
         Args:
-            parameters: where the gradients are taken.
+            parameters: where the gradients are taken, float32 or float64.
             noise: seeds the module's own randomness (dropout); None: the operating system's.
 
         Returns:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch._dynamo  # optimisers import it in their first step: half a second that a warm child then has not
+from numpy.typing import NDArray
 
 from tasks.contracts import Code
 from tasks.errors import ContractError, RefusedError
@@ -28,7 +30,7 @@ def build(recipe: Recipe, parameters: Parameters) -> torch.nn.Module:
     return module
 
 
-def load(module: torch.nn.Module, parameters: Parameters) -> None:
+def load(module: torch.nn.Module, parameters: Mapping[str, NDArray[Any]]) -> None:
     """Put a copy of `parameters` into a module, in its own precision.
 
     Raises:

@@ -6,7 +6,8 @@ then the Gaussian mechanism on the pooled data. Against whom how much noise is
 left is what `views` says; nobody's epsilon is against everybody.
 
 One unit changes a site's clipped sum by at most C, and its rounded words by at
-most s C + sqrt(d): each of d coordinates is rounded twice, by half a word.
+most s C + sqrt(d): each of d coordinates is rounded twice, by half a word. Where
+a site takes K steps by itself before it adds, it is K C (aggregation/localsteps.py).
 
 A sum of discrete Gaussians differs from the discrete Gaussian, and that one from a
 rounded normal, by less than any accountant sees once a share has LEAST_STD words
@@ -39,8 +40,9 @@ class Views(NamedTuple):
 class Mechanism(NamedTuple):
     """The noise of a whole run, in shares: every number that sites, hub and auditors compute with.
 
-    clip_norm: bound on one unit's part of a site's sum. sites: N. missing: t. dimension: words that are noised.
-    steps: sums of the whole run. scale_bits: a word counts 2^-scale_bits. share: of one site, in words.
+    clip_norm: bound on one unit's gradient. sites: N. missing: t. dimension: words that are noised. steps: sums of
+    the whole run. scale_bits: a word counts 2^-scale_bits. share: of one site, in words. local_steps: that a site
+    takes by itself for each sum.
     """
 
     clip_norm: float
@@ -50,11 +52,17 @@ class Mechanism(NamedTuple):
     steps: int
     scale_bits: int
     share: int
+    local_steps: int = 1
+
+    @property
+    def bound(self) -> float:
+        """How far one unit moves a site's part of a sum."""
+        return self.local_steps * self.clip_norm
 
     @property
     def sensitivity(self) -> float:
         """Of the sum of words."""
-        return sensitivity(self.clip_norm, self.scale_bits, self.dimension)
+        return sensitivity(self.bound, self.scale_bits, self.dimension)
 
     def mu(self, shares: int, steps: int | None = None) -> float:
         """Of `steps` sums (default: all) for who does not know `shares` of the shares."""
@@ -72,7 +80,14 @@ class Mechanism(NamedTuple):
 
 
 def mechanism(
-    epsilon: float, delta: float, clip_norm: float, sites: int, missing: int, dimension: int, steps: int
+    epsilon: float,
+    delta: float,
+    clip_norm: float,
+    sites: int,
+    missing: int,
+    dimension: int,
+    steps: int,
+    local_steps: int = 1,
 ) -> Mechanism:
     """The least noise with which a run keeps (epsilon, delta) while up to `missing` sites are lost or talk.
 
@@ -84,14 +99,15 @@ def mechanism(
         missing: t, at most half of them.
         dimension: words of a vector that are noised.
         steps: sums of the whole run.
+        local_steps: that a site takes by itself for each sum, so that one unit moves it by as many clip_norms.
 
     Raises:
         PrivacyError: impossible numbers.
     """
-    noise = noise_multiplier(epsilon * (1 - _MARGIN), delta, 1.0, steps)
-    bits = scale_bits_for(noise, clip_norm, sites, missing)
-    share = words_of_share(noise, sensitivity(clip_norm, bits, dimension), sites, missing)
-    planned = Mechanism(clip_norm, sites, missing, dimension, steps, bits, share)
+    noise, bound = noise_multiplier(epsilon * (1 - _MARGIN), delta, 1.0, steps), local_steps * clip_norm
+    bits = scale_bits_for(noise, bound, sites, missing)
+    share = words_of_share(noise, sensitivity(bound, bits, dimension), sites, missing)
+    planned = Mechanism(clip_norm, sites, missing, dimension, steps, bits, share, local_steps)
     if planned.views(delta).hub_with_missing > epsilon:
         raise PrivacyError(
             f"integers are too coarse for epsilon {epsilon:g} in {steps} steps; take fewer steps"
@@ -121,15 +137,15 @@ def words_of_share(noise_multiplier: float, word_sensitivity: float, sites: int,
     return std
 
 
-def scale_bits_for(noise_multiplier: float, clip_norm: float, sites: int, missing: int) -> int:
+def scale_bits_for(noise_multiplier: float, bound: float, sites: int, missing: int) -> int:
     """The power of two for words in which a share has about 2^21 words: fine, and far below 64 bits."""
-    share = noise_multiplier * clip_norm / math.sqrt(sites - missing)
+    share = noise_multiplier * bound / math.sqrt(sites - missing)
     return 21 - math.ceil(math.log2(share))
 
 
-def sensitivity(clip_norm: float, scale_bits: int, dimension: int) -> float:
-    """How far one unit moves the rounded words of a site's sum, in the Euclidean norm."""
-    return math.ldexp(clip_norm, scale_bits) + math.sqrt(dimension)
+def sensitivity(bound: float, scale_bits: int, dimension: int) -> float:
+    """How far one unit moves the rounded words of a site's sum, in the Euclidean norm, where it moves it by `bound`."""
+    return math.ldexp(bound, scale_bits) + math.sqrt(dimension)
 
 
 def mu(word_sensitivity: float, share: int, shares: int, steps: int) -> float:

@@ -27,7 +27,14 @@ def mechanism_of(study: Study, dimension: int) -> Mechanism:
         raise PrivacyError("a study without epsilon, delta and clip_norm has no mechanism")
     steps = study.rounds * study.steps
     return _planned(
-        privacy.epsilon, privacy.delta, privacy.clip_norm, study.asked, study.missing, dimension, steps
+        privacy.epsilon,
+        privacy.delta,
+        privacy.clip_norm,
+        study.asked,
+        study.missing,
+        dimension,
+        steps,
+        study.local_steps,
     )
 
 

@@ -25,9 +25,11 @@ from tasks.recipes.closure import (
 )
 
 if TYPE_CHECKING:
-    from tasks.recipes.base import Recipe
+    from tasks.recipes.base import Linear, Recipe
+    from tasks.study import Study
 
 __all__ = [
+    "linear",
     "load_recipe",
     "module_files",
     "recipe_files",
@@ -35,6 +37,7 @@ __all__ = [
     "recipe_sources",
     "settings_model",
     "sources_sha256",
+    "study_recipe",
 ]
 
 
@@ -54,6 +57,36 @@ def load_recipe(path: str, settings: Mapping[str, Any]) -> Recipe:
             f"recipe {path} failed on its settings with {type(exc).__name__}: {exc}; "
             f"a recipe says what is wrong by a StudyError"
         ) from exc
+    return recipe
+
+
+def study_recipe(study: Study) -> Recipe:
+    """The recipe of a study, able to do what the study asks of it.
+
+    Raises:
+        StudyError: as load_recipe, or sites shall take several steps by themselves, and its records do not allow it.
+    """
+    recipe = load_recipe(study.recipe, study.recipe_settings)
+    if study.local_steps > 1:
+        linear(recipe)
+    return recipe
+
+
+def linear(recipe: Recipe) -> Linear:
+    """The recipe as a logistic regression that says how long its records are.
+
+    Raises:
+        StudyError: it is none, or does not say so.
+    """
+    from tasks.recipes.base import Linear
+
+    if not isinstance(recipe, Linear):
+        raise StudyError(
+            f"local.epochs above 1 in privacy mode distributed: only of a logistic regression it is known how far one "
+            f"record moves several steps, and {type(recipe).__name__} does not say that it is one; use privacy.steps "
+            f"instead (steps of all sites in lockstep), or mode local"
+        )
+    recipe.longest_record()  # a recipe around another one says here that the other is none
     return recipe
 
 

@@ -41,7 +41,7 @@ class Recipe(Protocol):
     """The seam for a new model: write a class with these members and name it in study.yaml.
 
     It may have one more, `site_column`: a column of `columns()` that is in no file, where the agent fills in the
-    name of its site; None where it has none.
+    name of its site; None where it has none. A linear one may have those of `Linear`.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
@@ -73,3 +73,18 @@ class Recipe(Protocol):
 
     def scores(self, parameters: Parameters, x: NDArray[np.float32]) -> NDArray[np.float64]:
         """Probability of the positive class, shape (n,), by numpy alone: the hub predicts without torch."""
+
+
+@runtime_checkable
+class Linear(Protocol):
+    """A recipe whose loss of a record is phi(w . x + b), phi convex and phi'' <= 1/4: a logistic regression.
+
+    Sites may then take several steps by themselves in privacy mode distributed (aggregation/localsteps.py). Whoever
+    has these members promises it: nobody can see it from outside.
+    """
+
+    def longest_record(self) -> float:
+        """Euclidean length of the longest record that `encode` can give, its 1 for b included."""
+
+    def lengths(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The same of each encoded record, shape (n,)."""

@@ -7,6 +7,7 @@ become numbers in tabular_columns.py; here are the models.
 from __future__ import annotations
 
 import json
+import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from itertools import pairwise
@@ -86,6 +87,13 @@ class LogisticRegression(_Tabular[TabularSettings]):
         from torch import nn
 
         return nn.Linear(self.settings.width, 1)
+
+    def longest_record(self) -> float:
+        return math.sqrt(1 + math.fsum(feature.most_squared for feature in self.settings.features.values()))
+
+    def lengths(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        result: NDArray[np.float64] = np.sqrt(1 + np.square(x, dtype=np.float64).sum(axis=1))
+        return result
 
     def scores(self, parameters: Parameters, x: NDArray[np.float32]) -> NDArray[np.float64]:
         return _sigmoid(_linear(x, parameters["weight"], parameters["bias"])[:, 0])

@@ -70,6 +70,15 @@ class Numeric(_Settings):
     def width(self) -> int:
         return 1 + self.missing_indicator
 
+    @property
+    def most_squared(self) -> float:
+        """Of its columns of one record, together: an end of the range, or what a missing value becomes."""
+        if not self.missing_indicator:
+            return 1.0
+        low, high = self.range
+        centre = 0.0 if self.missing is None else (self.missing - low) / (high - low) * 2 - 1
+        return 1.0 + centre**2
+
 
 class Category(_Settings):
     """One column of x for each level, 1 where the record has it; an unlisted level gives only zeros."""
@@ -94,6 +103,11 @@ class Category(_Settings):
     def width(self) -> int:
         return len(self.values) + self.missing_indicator
 
+    @property
+    def most_squared(self) -> float:
+        """Of its columns of one record, together: one level, and beside it the indicator."""
+        return 2.0 if self.missing_indicator and self.missing is not None else 1.0
+
 
 class SiteIntercept(_Settings):
     """One column of x for each site, `weight` where the record is of this site: an intercept of the site's own.
@@ -116,6 +130,11 @@ class SiteIntercept(_Settings):
     @property
     def width(self) -> int:
         return len(self.values)
+
+    @property
+    def most_squared(self) -> float:
+        """Of its columns of one record, together."""
+        return self.weight**2
 
 
 Feature = Annotated[Numeric | Category | SiteIntercept, Field(discriminator="kind")]

@@ -157,7 +157,7 @@ def test_a_site_may_demand_all_noise_in_each_update(tmp_path):
     ("changes", "says"),
     [
         ({"secure_aggregation": {"on": False}}, "needs secure_aggregation: on"),
-        ({"local": {"epochs": 5}}, "remove local"),
+        ({"local": {"learning_rate": 1.0}}, "takes epochs alone"),
         ({"privacy": {"missing": 0}}, "expected at least the 1 sites"),
         ({"privacy": {"missing": 3}}, "at most half of the 4"),
         ({"privacy": {"people": None}}, "needs people"),

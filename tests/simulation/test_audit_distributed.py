@@ -126,10 +126,36 @@ def fault_in_clipping(monkeypatch):
 def fault_in_steps(monkeypatch):
     """Noise for one sum and receipts that count one, in a run of five."""
     plan, views = shared.mechanism, Mechanism.views
-    monkeypatch.setattr(shared, "_planned", lambda *terms: plan(*terms[:-1], 1))
+    monkeypatch.setattr(shared, "_planned", lambda *terms: plan(*terms[:-2], 1, terms[-1]))
     monkeypatch.setattr(
         Mechanism, "views", lambda self, delta, delivered=None, steps=None: views(self, delta, delivered, 1)
     )
+
+
+def of_local_steps(steps=4, rounds=2):
+    return a_shared_study(local={"epochs": steps}, rounds=rounds)
+
+
+def test_local_steps_are_audited_as_they_are(tmp_path):
+    """Each canary pulls four times in a sum, and noise and claim are for four: no alarm, and mu is what was planned."""
+    seen = audited(tmp_path, of_local_steps())
+
+    result = found(seen)
+
+    assert seen.study.local_steps == 4 and not result.alarm
+    assert result.together.mu_claimed == pytest.approx(mu_of(3.0, DELTA), rel=1e-3)
+    assert result.together.mu == pytest.approx(result.together.mu_claimed, abs=0.45)
+
+
+def test_local_steps_that_are_accounted_as_one_ring(tmp_path, monkeypatch):
+    """Noise for one clip norm, a record that moves four: every receipt says what it said before."""
+    plan = shared.mechanism
+    monkeypatch.setattr(shared, "_planned", lambda *terms: plan(*terms[:-1], 1))
+
+    seen = audited(tmp_path, of_local_steps())
+
+    assert seen.epsilon["north"] == pytest.approx(3.0, rel=1e-3), "nobody was told"
+    assert found(seen).alarm
 
 
 @pytest.mark.parametrize(

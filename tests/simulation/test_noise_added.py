@@ -50,11 +50,12 @@ def assert_noise(values, std):
     assert abs(values.mean()) < 5 * std / math.sqrt(n)
 
 
-@pytest.mark.parametrize(("rounds", "lost"), [(1, 0), (1, 2), (2, 1)])
-def test_opened_sums_hold_the_noise_that_is_accounted(tmp_path, rounds, lost):
+@pytest.mark.parametrize(("rounds", "lost", "steps"), [(1, 0, 1), (1, 2, 7), (2, 1, 1)])
+def test_opened_sums_hold_the_noise_that_is_accounted(tmp_path, rounds, lost, steps):
     """t = 2 of six sites may be missing: each that is takes its share with it, and what is left is the study's noise.
 
     Over two rounds the variance adds: the same noise twice, or alike at two sites, would show as four times as much.
+    A sum of seven local steps has noise for seven clip norms.
     """
     privacy = {
         "mode": "distributed",
@@ -67,15 +68,15 @@ def test_opened_sums_hold_the_noise_that_is_accounted(tmp_path, rounds, lost):
     base = a_study().model_dump(exclude={"local"}, exclude_none=True)
     study = type(a_study()).model_validate(
         base
-        | {"sites": SIX, "quorum": 4, "rounds": rounds, "privacy": privacy}
+        | {"sites": SIX, "quorum": 4, "rounds": rounds, "privacy": privacy, "local": {"epochs": steps}}
         | {"secure_aggregation": {"on": True, "threshold": 4}}
     )
 
     scores, claimed = noise_seen(tmp_path, study, SIX[:lost])
 
     values = np.concatenate(list(scores.values()))
-    accounted = CLIP * rounds / mu_of(claimed["gum"], DELTA)  # of `rounds` sums together
-    promised = CLIP * math.sqrt(rounds) * noise_multiplier(EPSILON, DELTA, 1.0, rounds)
+    accounted = steps * CLIP * rounds / mu_of(claimed["gum"], DELTA)  # of `rounds` sums together
+    promised = steps * CLIP * math.sqrt(rounds) * noise_multiplier(EPSILON, DELTA, 1.0, rounds)
     assert_noise(values, accounted)
     assert accounted == pytest.approx(promised * math.sqrt((6 - lost) / 4), rel=1e-3)
 

@@ -3,8 +3,19 @@ import math
 import numpy as np
 import pytest
 
-from tasks.aggregation.descent import DRIFT, LONGEST, descent, last_half, stepped, total_of
+from tasks.aggregation.descent import (
+    DRIFT,
+    LONGEST,
+    Descent,
+    descent,
+    descent_of,
+    last_half,
+    stepped,
+    total_of,
+)
+from tasks.aggregation.localsteps import largest_step, way
 from tasks.errors import AggregationError, ContractError
+from tasks.privacy.distributed import mechanism
 
 
 def test_the_way_follows_from_the_noise():
@@ -63,3 +74,36 @@ def test_what_cannot_be_used_is_refused():
         stepped({"w": np.zeros(1, np.float32)}, np.array([math.nan]), descent(1.0, 1, 1.0, 1, 1))
     with pytest.raises(AggregationError, match="expected positive"):
         descent(0.0, 1, 1.0, 1, 1)
+
+
+def test_the_hubs_step_on_local_ways_is_the_mean_of_where_they_end():
+    """Of all sites with the same steps; with one local step, or one site alone, it is the plain descent."""
+    rng, sites = np.random.default_rng(2), 3
+    terms = Descent(0.9, 60, 7.0, local_steps=4)
+    start = {"w": rng.normal(size=2).astype(np.float32)}
+    at, step = start["w"].astype(float), terms.local_step(sites)
+    slopes = [np.diag(rng.random(2)) * 8 for _ in range(sites)]
+    ways = [way(lambda w, a=a: a @ w - 1, at, step, terms.shrinking, 4) for a in slopes]
+    ends = []
+    for a in slopes:
+        here = at
+        for _ in range(4):
+            here = here - step * (a @ here - 1 + terms.prior / sites * here)
+        ends.append(here)
+
+    moved = stepped(start, np.sum(ways, axis=0), terms)
+
+    assert moved["w"] == pytest.approx(np.mean(ends, axis=0), rel=1e-6)
+    assert total_of(start, moved, terms) == pytest.approx(np.sum(ways, axis=0), rel=1e-4)
+
+
+def test_local_steps_are_no_longer_than_their_proof_allows():
+    """Records of length 5 at N sites of 100 people in all: shorter steps than the noise alone would ask for."""
+    run = mechanism(5.0, 1e-5, 2.0, 4, 1, 9, 2, local_steps=6)
+    terms = descent_of(run, 100, 5.0)
+
+    assert terms.local_steps == 6
+    assert terms.local_step(4) == pytest.approx(largest_step(100, 5.0, terms.prior / 4))
+    assert descent_of(run, 100, 0.5).rate == descent(run.mu(3), 100, 2.0, 9, 12).rate > terms.rate
+    with pytest.raises(AggregationError, match="does not bound"):
+        descent_of(run, 100, None)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.errors import RecordError, StudyError
-from tasks.recipes.base import Recipe
+from tasks.recipes.base import Linear, Recipe
 from tasks.recipes.tabular import MLP, LogisticRegression
 
 
@@ -282,3 +282,40 @@ def test_each_site_may_have_an_intercept_of_its_own():
 
     assert recipe.site_column == "hospital" and LogisticRegression(settings()).site_column is None
     assert x[:, -2:].tolist() == [[0, 2], [2, 0], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("feature", "values"),
+    [
+        ({"kind": "numeric", "range": [0, 10]}, ["0", "10", "99", "-99", None]),
+        ({"kind": "numeric", "range": [0, 10], "missing": 1, "missing_indicator": True}, ["0", "10", None]),
+        ({"kind": "numeric", "range": [0, 10], "missing_indicator": True}, ["10", None]),
+        ({"kind": "category", "values": ["a", "b"]}, ["a", "b", "z", None]),
+        ({"kind": "category", "values": ["a", "b"], "missing_indicator": True}, ["a", None]),
+        ({"kind": "category", "values": ["a"], "missing": "a", "missing_indicator": True}, ["a", None]),
+        ({"kind": "site", "values": ["a", "b"], "weight": 3.7}, ["a", "b", "z"]),
+    ],
+)
+def test_the_longest_record_is_as_long_as_one_can_be(feature, values):
+    """Local steps and their noise rest on it: no value makes a longer one, and one makes one as long."""
+    recipe = LogisticRegression(settings(features={"v": feature}))
+    lengths = recipe.lengths(recipe.encode_features({"v": column(*values)}))
+
+    assert lengths.max() == pytest.approx(recipe.longest_record(), rel=1e-6)
+    assert isinstance(recipe, Linear) and not isinstance(MLP(settings()), Linear)
+
+
+def test_lengths_of_features_add_up():
+    """Squares of each, and the intercept's 1."""
+    assert LogisticRegression(settings()).longest_record() == pytest.approx(3**0.5)
+
+
+def test_a_logistic_regressions_loss_is_as_flat_as_it_promises():
+    """Its gradient is a growing function of the score times the record, no steeper than a quarter."""
+    import torch
+
+    score = torch.linspace(-30, 30, 2001, dtype=torch.float64, requires_grad=True)
+    for label in (0.0, 1.0):
+        loss = LogisticRegression(settings()).loss(score[:, None], torch.full_like(score, label))
+        slope = torch.autograd.grad(loss.sum(), score)[0].diff() / (60 / 2000)
+        assert bool((slope >= 0).all()) and 0.24 < float(slope.max()) <= 0.25
