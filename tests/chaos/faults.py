@@ -34,7 +34,14 @@ from tests.chaos.plays import (
     pause_hub,
     store_away,
 )
-from tests.chaos.points import HUB_POINTS, SERVER_POINTS, SITE_POINTS, Point
+from tests.chaos.points import (
+    HUB_LOCKSTEP_POINTS,
+    HUB_POINTS,
+    SERVER_POINTS,
+    SITE_LOCKSTEP_POINTS,
+    SITE_POINTS,
+    Point,
+)
 from tests.federation import SITES
 from tests.services.ceph import missing_programs
 
@@ -44,6 +51,7 @@ USUAL_S = {
     SERVERS: 6.0,
     NETWORK: 6.0,
 }  # about what an undisturbed run takes: times are drawn from it
+STEP_S = 0.1  # that a step in lockstep adds, on a machine that does other work too
 SKEW_S = 40.0  # far inside the deadline of a round
 
 PASSAGES = {  # how often a run of three rounds and three sites passes a point at least
@@ -64,6 +72,7 @@ PASSAGES = {  # how often a run of three rounds and three sites passes a point a
     "audit secure": 9,
     "put progress": 6,
 }
+PASSAGES_OF_A_STEP = {"put beat": 2, "put step": 1, "put word": 2, "vector kept": 1, "record": 2}
 
 
 class Fault(NamedTuple):
@@ -79,12 +88,15 @@ class Fault(NamedTuple):
         return f"{self.component}: {self.name}"
 
 
-def all_faults(draw: random.Random, rounds: int = 3) -> list[Fault]:
-    """One of each kind, with times, sites and passages drawn anew for runs of so many rounds."""
-    plain = [*_points(draw, rounds), *_plain(draw), *_pairs(_kills(PLAIN, draw))]
+def all_faults(draw: random.Random, rounds: int = 3, steps: int = 1) -> list[Fault]:
+    """One of each kind, with times, sites and passages drawn anew for runs of so many rounds of so many steps."""
+    usual = {world: s + (STEP_S * rounds * steps if steps > 1 else 0.0) for world, s in USUAL_S.items()}
+    plain = [*_points(draw, rounds), *_plain(draw, usual), *_pairs(_kills(usual[PLAIN], draw))]
     kinds = [Fault(PLAIN, *each) for each in plain]
-    kinds += [Fault(SERVERS, *each) for each in _servers(draw, rounds)]
-    kinds += [Fault(NETWORK, *each) for each in _network(draw)]
+    kinds += [Fault(SERVERS, *each) for each in _servers(draw, rounds, usual)]
+    kinds += [Fault(NETWORK, *each) for each in _network(draw, usual)]
+    if steps > 1:  # at the end: without them a seed draws what it has always drawn
+        kinds += [Fault(PLAIN, *each) for each in _lockstep_points(draw, rounds * steps)]
     return kinds
 
 
@@ -98,12 +110,12 @@ def impossible(fault: Fault) -> str | None:
     return None
 
 
-def chosen(runs: int, seed: int) -> list[Fault]:
+def chosen(runs: int, seed: int, rounds: int = 3, steps: int = 1) -> list[Fault]:
     """`runs` faults: every kind in turn, in an order and with details that the seed fixes."""
     draw = random.Random(seed)
     found: list[Fault] = []
     while len(found) < runs:
-        kinds = all_faults(draw)
+        kinds = all_faults(draw, rounds, steps)
         draw.shuffle(kinds)
         found += kinds
     return found[:runs]
@@ -119,11 +131,19 @@ def _points(draw: random.Random, rounds: int) -> Iterator[Row]:
         yield "agent", f"kill {name}", at_point(draw.choice(SITES), _passage(name, draw, rounds))
 
 
-def _plain(draw: random.Random) -> Iterator[Row]:
-    def when() -> float:
-        return draw.uniform(0.0, USUAL_S[PLAIN])
+def _lockstep_points(draw: random.Random, steps: int) -> Iterator[Row]:
+    for component, names in {"hub": HUB_LOCKSTEP_POINTS, "agent": SITE_LOCKSTEP_POINTS}.items():
+        for name in names:
+            often = PASSAGES_OF_A_STEP[name.partition(" ")[2]] * steps
+            who = "hub" if component == "hub" else draw.choice(SITES)
+            yield component, f"kill {name}", at_point(who, Point(name, draw.randint(1, often)))
 
-    for component, play in _kills(PLAIN, draw).items():
+
+def _plain(draw: random.Random, usual: dict[str, float]) -> Iterator[Row]:
+    def when() -> float:
+        return draw.uniform(0.0, usual[PLAIN])
+
+    for component, play in _kills(usual[PLAIN], draw).items():
         yield component, "kill -9", play
     yield "agents", "kill -9 all", kill_agents(SITES, when())
     yield "hub", "SIGTERM", kill_hub(when(), signal.SIGTERM)
@@ -142,13 +162,13 @@ def _plain(draw: random.Random) -> Iterator[Row]:
         yield component, "clock jumps", clock_off(who, when(), draw.uniform(-SKEW_S, SKEW_S))
 
 
-def _servers(draw: random.Random, rounds: int) -> Iterator[Row]:
+def _servers(draw: random.Random, rounds: int, usual: dict[str, float]) -> Iterator[Row]:
     def when() -> float:
-        return draw.uniform(0.0, USUAL_S[SERVERS])
+        return draw.uniform(0.0, usual[SERVERS])
 
     for name in SERVER_POINTS:
         yield "hub", f"kill {name}", at_point("hub", _passage(name, draw, rounds))
-    kills = _kills(SERVERS, draw)
+    kills = _kills(usual[SERVERS], draw)
     kills |= {
         name: kill_server(name, when(), draw.uniform(0, 4), whole=draw.random() < 0.5)
         for name in (PREFECT, MLFLOW)
@@ -162,9 +182,9 @@ def _servers(draw: random.Random, rounds: int) -> Iterator[Row]:
             yield row
 
 
-def _network(draw: random.Random) -> Iterator[Row]:
+def _network(draw: random.Random, usual: dict[str, float]) -> Iterator[Row]:
     def when() -> float:
-        return draw.uniform(0.0, USUAL_S[NETWORK])
+        return draw.uniform(0.0, usual[NETWORK])
 
     for component, names in {"agent": (draw.choice(SITES),), "hub": ("hub",), "all": ("hub", *SITES)}.items():
         for kind in ("cut", "delay", "loss"):
@@ -181,7 +201,7 @@ def _network(draw: random.Random) -> Iterator[Row]:
                     loss=loss if kind == "loss" else 0.0,
                 ),
             )
-    kills = _kills(NETWORK, draw) | {"store server": kill_store_server(when(), draw.uniform(0, 3))}
+    kills = _kills(usual[NETWORK], draw) | {"store server": kill_store_server(when(), draw.uniform(0, 3))}
     yield "store server", "kill -9", kills["store server"]
     yield "store server", "paused", pause_store_server(when(), draw.uniform(1, 6))
     for row in _pairs(kills):
@@ -189,9 +209,9 @@ def _network(draw: random.Random) -> Iterator[Row]:
             yield row
 
 
-def _kills(world: str, draw: random.Random) -> dict[str, Play]:
+def _kills(within_s: float, draw: random.Random) -> dict[str, Play]:
     def when() -> float:
-        return draw.uniform(0.0, USUAL_S[world])
+        return draw.uniform(0.0, within_s)
 
     return {
         "hub": kill_hub(when()),

@@ -8,9 +8,11 @@
 3. Each site's epsilon in each record is that of the same simulation: at most the study's.
 4. The ledger has one charged entry for each update that left, and at most one more reservation
    for each process that the site lost; none where it lost none.
-5. Ledger and audit log verify; no ticket is left; no process is left of one that ended.
+5. Ledger and audit log verify, and whatever left has its signed record; no ticket is left; no process is left of
+   one that ended.
 6. Where there is an MLflow, it shows the run once, each round as one model version with the
    committed parameters, each site's child run once; no flow run in Prefect seems to go on.
+7. In rounds in lockstep each site is in every step, and has masked one vector for each, whatever fell.
 """
 
 from __future__ import annotations
@@ -22,8 +24,11 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from infra.errors import InfraError, SealError
 from sites.auditread import verified
+from sites.egress import noted_egress
 from sites.job import JOB, InlineRunner, TrainJob, Watch, _job, work
+from sites.journal import bounds_of
 from sites.ledger import Ledger, Row
 from sites.settings import load_site
 from tasks import layout
@@ -47,6 +52,9 @@ def violations(world: World) -> list[str]:
         found += world.views(records)
     for site in SITES:
         found += _ledger(world, site, rows[site])
+        found += _noted(world, site)
+        if world.study.steps > 1:
+            found += _steps(world, site, records)
     found += _nothing_left(world)
     return found
 
@@ -89,6 +97,32 @@ def _ledger(world: World, site: str, rows: list[Row]) -> Iterable[str]:
         yield f"site {site}: {lost} reservations came to nothing, and {world.lost[site]} of its processes were lost"
 
 
+def _noted(world: World, site: str) -> Iterable[str]:
+    try:
+        noted_egress(_state(world, site), site)
+    except (InfraError, SealError) as exc:
+        yield f"site {site}: {exc}"
+
+
+def _steps(world: World, site: str, records: list[RoundRecord]) -> Iterable[str]:
+    vectors: dict[tuple[int, int], set[str]] = {}
+    for round_, bound in bounds_of(_state(world, site) / "outbox", world.run):
+        vectors.setdefault((round_, bound.sum.step), set()).add(bound.pledge.masked_sha256)
+    twice = sorted(step for step, digests in vectors.items() if len(digests) > 1)
+    if twice:
+        yield f"site {site}: masked more than one vector for {twice}"
+    for record in records:
+        there = record.sites[site].steps
+        if there != world.study.steps:
+            yield f"round {record.round}: site {site} is in {there} of {world.study.steps} steps"
+        if {(record.round, n + 1) for n in range(world.study.steps)} - vectors.keys():
+            yield f"round {record.round}: site {site} knows not all of its steps"
+
+
+def _state(world: World, site: str) -> Path:
+    return load_site(world.folder / "files" / f"{site}.yaml").state
+
+
 def _nothing_left(world: World) -> Iterable[str]:
     for site in SITES:
         tickets = world.hub.store.list(layout.tickets_of_run(site, world.run))
@@ -103,7 +137,7 @@ def _nothing_left(world: World) -> Iterable[str]:
 
 def _rows(world: World, site: str) -> list[Row]:
     """The ledger's entries of the run, and with them a check of its chain and of the audit log's."""
-    state = load_site(world.folder / "files" / f"{site}.yaml").state
+    state = _state(world, site)
     verified(state, site)
     ledger = Ledger(state, site=site, read_only=True)
     try:

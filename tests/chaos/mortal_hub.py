@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.chaos.clocks import bend
-from tests.chaos.points import HUB_KEYS, Armed, MortalStore
+from tests.chaos.points import HUB_KEYS, HUB_STEP_KEYS, Armed, MortalStore
 
 
 def main(folder: str, study: str, run: str, point: str, lease_s: str) -> int:
@@ -25,7 +25,9 @@ def main(folder: str, study: str, run: str, point: str, lease_s: str) -> int:
     lease.LIFETIME_S, lease.LOOK_S = float(lease_s), 0.1
     hub = Hub.load(Path(folder))
     try:
-        hub.__dict__["store"] = MortalStore(open_store(hub.store_url), HUB_KEYS, Armed(Path(point)))
+        hub.__dict__["store"] = MortalStore(
+            open_store(hub.store_url), HUB_KEYS | HUB_STEP_KEYS, Armed(Path(point))
+        )
         run_training(hub, Study.model_validate_json(Path(study).read_bytes()), run, live=False)
     except KeyboardInterrupt:
         return 130  # as cli.py does

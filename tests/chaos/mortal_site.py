@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.clocks import bend
-from tests.chaos.points import SITE_KEYS, Armed, MortalStore
+from tests.chaos.points import SITE_KEYS, SITE_STEP_KEYS, Armed, MortalStore
 
 
 def main(config: str, point: str) -> int:
     bend(Path(point).with_suffix(".clock"))  # before anything takes the right clock as a default
     from sites import cli, ledgerfile, loop, outbox
     from sites.audit import Audit
+    from sites.egress import Egress
+    from sites.journal import Journal
     from sites.ledger import Ledger
     from sites.outbox import Outbox
 
@@ -21,7 +23,7 @@ def main(config: str, point: str) -> int:
     opened, written = loop.store_of, outbox.write_durably
 
     def open_mortal(*args: Any, **kwargs: Any) -> MortalStore:
-        return MortalStore(opened(*args, **kwargs), SITE_KEYS, armed)
+        return MortalStore(opened(*args, **kwargs), SITE_KEYS | SITE_STEP_KEYS, armed)
 
     def write(path: Path, *args: Any, **kwargs: Any) -> None:
         payload = path.suffix == ".safetensors"
@@ -36,6 +38,8 @@ def main(config: str, point: str) -> int:
         (Outbox, "keep", "keep"),
         (Outbox, "delivered", "delivered"),
         (Audit, "secure", "audit secure"),
+        (Journal, "keep", "vector kept"),
+        (Egress, "note", "record"),
     ):
         setattr(owner, method, armed.around(name, getattr(owner, method)))
     return cli.main(

@@ -37,11 +37,20 @@ HUB_KEYS = {  # what the hub writes, in the order in which a run does so first
     "ended": re.compile(r"hub/runs/.*/ended\.json"),
     "registered": re.compile(r"hub/runs/.*/registered/"),  # only where there is an MLflow
 }
+HUB_STEP_KEYS = {  # in a round in lockstep
+    "beat": re.compile(r"shared/runs/.*/lockstep/.*/beat"),
+    "step": re.compile(r"hub/runs/.*/steps/"),
+}
 SITE_KEYS = {
     "progress": re.compile(r".*/progress\.json"),
     "update": re.compile(r".*-train/update\.(safetensors|masked)"),
     "receipt": re.compile(r".*/receipt\.json"),
 }
+SITE_STEP_KEYS = {"word": re.compile(r".*/step\.json")}
+STEPS_OF_LOCKSTEP = (
+    "vector kept",
+    "record",
+)  # the second: between the audit log's line and the signed record
 SITE_STEPS = ("reserve", "charge", "payload kept", "keep", "delivered", "ledger head", "audit secure")
 
 HUB_POINTS = [f"{when} put {name}" for name in HUB_KEYS for when in ("before", "after")]
@@ -50,6 +59,9 @@ HUB_POINTS = [point for point in HUB_POINTS if point not in SERVER_POINTS]
 HUB_POINTS += ["before delete ticket", "after delete ticket"]
 SITE_POINTS = [f"{when} put {name}" for name in SITE_KEYS for when in ("before", "after")]
 SITE_POINTS += [f"{when} {name}" for name in SITE_STEPS for when in ("before", "after")]
+HUB_LOCKSTEP_POINTS = [f"{when} put {name}" for name in HUB_STEP_KEYS for when in ("before", "after")]
+SITE_LOCKSTEP_POINTS = [f"{when} put {name}" for name in SITE_STEP_KEYS for when in ("before", "after")]
+SITE_LOCKSTEP_POINTS += [f"{when} {name}" for name in STEPS_OF_LOCKSTEP for when in ("before", "after")]
 
 
 class Armed:

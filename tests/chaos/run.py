@@ -3,7 +3,9 @@
 Each run is a whole study with real processes and one fault or two; after it the
 invariants (invariants.py) are checked. The exit code is 1 where one was broken.
 Results are kept line by line: the same command with the same --results goes on
-where it was ended, and `--world` plays only the runs of one world.
+where it was ended, and `--world` plays only the runs of one world. `--terms` change the
+study; with `{"privacy": {"mode": "distributed", ..., "steps": 20}}` its rounds are steps
+in lockstep, which are killed at commit points of their own too (docs/operations.md).
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from flows.commands.foreground import polite_end
 from tests.chaos.faults import NETWORK, PLAIN, SERVERS, Fault, chosen, impossible
 from tests.chaos.invariants import violations
 from tests.chaos.plays import nothing
-from tests.chaos.world import Stuck, World
+from tests.chaos.world import Stuck, World, study_of
 from tests.chaos.worlds import NetworkWorld, ServersWorld
 
 WORLDS: dict[str, type[World]] = {PLAIN: World, SERVERS: ServersWorld, NETWORK: NetworkWorld}
@@ -107,7 +109,7 @@ def main() -> int:
     )
     args = parser.parse_args()
     folder = args.folder or Path(mkdtemp(prefix="chaos-"))
-    many = dict(enumerate(chosen(args.runs * 100 if args.only else args.runs, args.seed), 1))
+    many = dict(enumerate(_drawn(args.runs * 100 if args.only else args.runs, args.seed, args.terms), 1))
     asked = [n for n, f in many.items() if args.only in f.title and args.world in (None, f.world)]
     left_out = Counter(why for n in asked if (why := impossible(many[n])))
     results = _read(args.results)
@@ -124,6 +126,14 @@ def main() -> int:
         print(f"the folders of the broken runs are in {folder}")
         return 1
     return 0
+
+
+def _drawn(runs: int, seed: int, terms: dict[str, Any]) -> list[Fault]:
+    """The faults of a seed; where the study has several steps in a round, those of lockstep among them."""
+    study = study_of(terms)
+    if study.steps == 1:
+        return chosen(runs, seed)
+    return chosen(runs, seed, study.rounds, study.steps)
 
 
 def _read(file: Path | None) -> list[Result]:

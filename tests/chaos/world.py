@@ -39,6 +39,7 @@ LEASE_S = 3.0  # in production a minute: the harness waits for it often
 DEADLINE_S = 300  # of a round: a busy machine takes a minute to start an agent
 RUN_LIMIT_S = 600.0
 LOOK_S = 0.02
+ROUNDS = 3
 LEASE_LOST = 6  # exit code of a hub that finds a successor
 AWAY = 4  # exit code of a hub whose store or server is away when it begins, or MLflow when it ends
 DISK_MIB = 64
@@ -48,6 +49,15 @@ class Stuck(Exception):
     """A run did not end, or a process ended as none should."""
 
 
+def study_of(terms: dict[str, Any]) -> Study:
+    """The study of a world: the usual one with other terms. In privacy mode distributed no site trains by itself."""
+    usual = {"rounds": ROUNDS, "deadline_s": DEADLINE_S}
+    if terms.get("privacy", {}).get("mode") != "distributed":
+        return a_study(**usual | terms)
+    base = a_study().model_dump(exclude={"local"}, exclude_none=True)
+    return Study.model_validate(base | usual | {"secure_aggregation": {"on": True}} | terms)
+
+
 class World:
     """Hub and agents of one folder; a context manager that leaves no process behind."""
 
@@ -55,10 +65,10 @@ class World:
         {0, 130, LEASE_LOST, -signal.SIGKILL, -signal.SIGTERM}
     )  # the last: it had not begun yet
 
-    def __init__(self, folder: Path, rounds: int = 3, **terms: Any):
+    def __init__(self, folder: Path, rounds: int = ROUNDS, **terms: Any):
         """`terms`: of the study, such as secure_aggregation."""
         self.folder = folder
-        self.study: Study = a_study(**{"rounds": rounds, "deadline_s": DEADLINE_S} | terms)
+        self.study = study_of({"rounds": rounds} | terms)
         self.store = folder / "files" / "store"
         self.hub = Hub(directory=folder / "hub", store_url=self.store.as_uri())
         self.hubs: list[subprocess.Popen[bytes]] = []

@@ -26,7 +26,7 @@ from tasks import layout
 from tasks.contracts import RoundRecord
 from tests.chaos import disks
 from tests.chaos.cables import Cabled
-from tests.chaos.world import LOOK_S, RUN_LIMIT_S, Stuck, World
+from tests.chaos.world import LOOK_S, ROUNDS, RUN_LIMIT_S, Stuck, World
 from tests.federation import SITES
 from tests.services.ceph import Ceph, serve_s3
 from tests.services.namespaces import STORE
@@ -39,7 +39,7 @@ PREFIX = "chaos"
 class ServersWorld(World):
     """With Prefect's and MLflow's servers, on SQLite in the hub's folder."""
 
-    def __init__(self, folder: Path, rounds: int = 3, **terms: Any):
+    def __init__(self, folder: Path, rounds: int = ROUNDS, **terms: Any):
         super().__init__(folder, rounds, **terms)
         self._back_at: dict[str, float] = {}
 
