@@ -1,13 +1,14 @@
 """Steps per second of a round in lockstep: real agents, secure aggregation on, a small model, a directory store.
 
-    python -m benchmarks.lockstep [--sites 4] [--steps 200] [--rounds 2] [--json FILE]
+    python -m benchmarks.lockstep [--sites 4] [--steps 200] [--rounds 2] [--json FILE] [--store s3://...]
 
 Prints steps a second, of all rounds but the first, and what each phase of a step
 takes: gradient and noise in a site's job, masks, what is kept before it leaves
 (synced to disk), puts, shares; at the hub looking, adding up, the commit (synced
 to disk) and telling the sites. Sites work at the same time, so that the shares
 of a step are those of one site and the hub; the rest is waiting: for the slowest
-site, for the disk that all share, and between two looks. Target, on two cores
+site, for the disk that all share, and between two looks. On another store (`--store`,
+with its credentials in the environment) each look and put is a request. Target, on two cores
 with four sites: 20 steps a second.
 """
 
@@ -74,11 +75,11 @@ def study_text(sites: list[str], rounds: int, steps: int) -> str:
     )
 
 
-def measure(sites: int, rounds: int, steps: int) -> dict[str, Any]:
+def measure(sites: int, rounds: int, steps: int, store: str | None = None) -> dict[str, Any]:
     """Steps a second in each round, and seconds of a step by phase, of all rounds but the first."""
     with tempfile.TemporaryDirectory(prefix="fedrounds-bench-") as name:
         folder = Path(name)
-        hub = Hub(directory=folder / "hub", store_url=(folder / "store").as_uri())
+        hub = Hub(directory=folder / "hub", store_url=store or (folder / "store").as_uri())
         counts = write_hospitals(folder / "sites", sites)
         (folder / "study.yaml").write_text(study_text(list(counts), rounds, steps))
         files = {}
@@ -164,8 +165,9 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--store", metavar="URL", help="an empty one (default: a directory)")
     args = parser.parse_args()
-    figures = measure(args.sites, args.rounds, args.steps)
+    figures = measure(args.sites, args.rounds, args.steps, args.store)
     Console().print(table(figures))
     print(
         "steps a second, by round: "

@@ -130,6 +130,11 @@ class Agent:
         self._list_at = self.now() + (LIST_SOON_S if rang and not found else LIST_EVERY_S)
         return worked or found
 
+    @property
+    def in_steps(self) -> bool:
+        """True while a round in lockstep is under way."""
+        return bool(self._walks)
+
     def show_presence(self, always: bool = False) -> None:
         """A sign of life, now and then, and at once when the kill switch or an approval has changed."""
         if not self.home.member:

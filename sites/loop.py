@@ -93,7 +93,7 @@ def turn(site: Site, file: SiteFile, runner: Runner, stop: Stop) -> None:
                 if old is not None:
                     old.close()
             agent = agent or _agent(site, runner, stop)
-            rest = pace.after(agent.step())
+            rest = pace.after(agent.step(), agent.in_steps)
             if away:
                 log.info("the store is back")
             away = False

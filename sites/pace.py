@@ -18,15 +18,19 @@ OUTAGE_FIRST_S, OUTAGE_LONGEST_S = 0.5, 30.0
 
 
 class Rhythm(NamedTuple):
-    """Seconds: the first rest after a ticket, the longest while active, the longest when idle."""
+    """Seconds: the first rest after a ticket, the longest while active, the longest when idle, the longest in steps.
+
+    Steps in lockstep: each waits for the slowest look of all sites, twice.
+    """
 
     first: float
     active: float
     idle: float
+    steps: float
 
 
-LOCAL = Rhythm(0.002, 0.025, 1.5)  # a directory: a look is one stat
-REMOTE = Rhythm(0.2, 0.2, 5.0)  # S3: a look is a request
+LOCAL = Rhythm(0.002, 0.025, 1.5, 0.025)  # a directory: a look is one stat
+REMOTE = Rhythm(0.2, 0.2, 5.0, 0.05)  # S3: a look is a request
 
 
 def rhythm_of(store_url: str) -> Rhythm:
@@ -47,8 +51,8 @@ class Pace:
         self._last_work = clock()  # whoever starts an agent expects something soon
         self._failures = 0
 
-    def after(self, worked: bool) -> float:
-        """Seconds to rest after a look that succeeded."""
+    def after(self, worked: bool, in_steps: bool = False) -> float:
+        """Seconds to rest after a look that succeeded; `in_steps`: a round in lockstep is under way."""
         self._failures = 0
         if worked:
             self._last_work = self._clock()
@@ -56,6 +60,8 @@ class Pace:
             return 0.0
         active = self._clock() - self._last_work < ACTIVE_S
         longest = self._rhythm.active if active else self._rhythm.idle
+        if active and in_steps:
+            longest = self._rhythm.steps
         rest, self._rest = min(self._rest, longest), min(self._rest * GROWTH, longest)
         return rest if active else rest * self._jitter()
 

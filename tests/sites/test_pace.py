@@ -74,3 +74,13 @@ def test_an_outage_is_waited_for_longer_and_longer_and_never_too_long(failures, 
 def test_sites_do_not_knock_at_the_same_instant():
     """Jitter."""
     assert len({Pace(REMOTE, Clock()).after_failure() for _ in range(20)}) > 10
+
+
+def test_steps_in_lockstep_are_looked_for_more_often():
+    """Twice in each step the slowest look of all sites is waited for; a run that is asleep is left asleep."""
+    clock = Clock()
+    pace = Pace(REMOTE, clock)
+
+    assert pace.after(False, in_steps=True) <= 0.05
+    clock.time += ACTIVE_S + 1
+    assert max(pace.after(False, in_steps=True) for _ in range(30)) > 1
