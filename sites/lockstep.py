@@ -39,7 +39,7 @@ from tasks.privacy.distributed import Mechanism
 from tasks.secagg.keys import MaskSeeds
 from tasks.secagg.lanes import masked
 from tasks.secagg.messages import Consent, SumTerms, Survivors, Unmasking
-from tasks.secagg.onesum import consent, mask_seeds, pledge
+from tasks.secagg.onesum import Pledge, consent, mask_seeds, pledge
 from tasks.secagg.opening import unmask
 from tasks.secagg.whole import open_whole
 from tasks.study import Study
@@ -98,10 +98,7 @@ class Lockstep:
         self._beat_tag: str | None = None
         self._beat: Beat | None = None
         self._open: tuple[str, Consent | Unmasking] | None = None  # said of a list, by its digest
-        newest = journal.newest
-        # a life that came before may have opened the sum of all; only what it kept is known
-        self._unopened = newest is None
-        self._unsent = newest is not None
+        self._unsent = journal.newest is not None
         self._allowed_at = self._secured_at = self._lost_at = 0.0
         self.over = False
         self._seconds: defaultdict[str, float] = defaultdict(float)  # by phase
@@ -230,7 +227,7 @@ class Lockstep:
             kept = safely(lambda: pledge(self._member, pledges, sum_, digest, whole=beat.whole))
         with self._timed("keep"):
             self._keep(Bound(sum=sum_, pledge=kept.sums[-1]), vector)
-        self._unopened, self._open = True, None
+        self._open = None
 
     def _keep(self, bound: Bound, vector: bytes = b"") -> None:
         self._journal.keep(bound, vector)
@@ -299,25 +296,26 @@ class Lockstep:
         """What this site gives to a list. Kept before it leaves, where it binds. Raises RefusedError."""
         member, pledges, sum_ = self._member, self._outbox.pledges(self.ticket.run), bound.sum
         if beat.whole:
-            shares = safely(lambda: open_whole(member, pledges, sum_, survivors))
-            self._unopened = False
+            kept, shares = safely(lambda: open_whole(member, pledges, sum_, survivors))
+            self._keep_new(bound, kept.sums[-1])
             return shares
         if beat.consents is not None:
             consents = beat.consents
             return safely(lambda: unmask(member, pledges, sum_, survivors, consents, self._summing.verify))
-        if bound.pledge.whole and not self._unopened:
+        if bound.pledge.may_be_open_to_all:
             log.warning(
                 "step %d: this site may have opened the sum of all, and signs no other list", beat.step
             )
             return None
-        kept, given = safely(
-            lambda: consent(
-                member, pledges, sum_, survivors, self._identity.signing.sign, unopened=self._unopened
-            )
-        )
-        if kept.sums[-1] != bound.pledge:
-            self._keep(Bound(sum=sum_, pledge=kept.sums[-1]))
+        kept, given = safely(lambda: consent(member, pledges, sum_, survivors, self._identity.signing.sign))
+        self._keep_new(bound, kept.sums[-1])
         return given
+
+    def _keep_new(self, bound: Bound, pledge: Pledge) -> None:
+        """Keep what this site binds itself to now, before anything of it leaves."""
+        if pledge != bound.pledge:
+            with self._timed("keep"):
+                self._keep(Bound(sum=bound.sum, pledge=pledge))
 
     def _send_if_needed(self) -> bool:
         """Send this site's word on its newest step, if the store may not have it. True where it was sent."""

@@ -24,15 +24,21 @@ def check_newest(ticket: Ticket, newest: Bound | None, mailbox: Mailbox, identit
         said = _own(mailbox, identity, key)
         if said is None or (said.run, said.round) != (ticket.run, ticket.round):
             continue
-        known = newest is not None and (
-            said.step < newest.sum.step or said.masked_sha256 == newest.pledge.masked_sha256
-        )
+        known = newest is not None and (said.step < newest.sum.step or _knows(newest, said))
         if not known:
             raise RefusedError(
                 Code.SUM_REFUSED,
                 f"the store has step {said.step} of this site that this state folder does not know: it is an older "
                 f"copy; secure sums wait for the next setup of keys",
             )
+
+
+def _knows(newest: Bound, said: Said) -> bool:
+    """True where what this site has said of its newest vector is in the journal."""
+    if said.masked_sha256 != newest.pledge.masked_sha256:
+        return False
+    opened = said.whole and said.unmasking is not None
+    return not opened or newest.pledge.may_be_open_to_all
 
 
 def _own(mailbox: Mailbox, identity: Identity, key: str) -> Said | None:

@@ -60,6 +60,8 @@ class Pledge(Message):
     survivors_sha256: Sha256 | None = None
     step: int = Field(default=1, ge=1, exclude_if=lambda step: step == 1)
     whole: bool = Field(default=False, exclude_if=lambda whole: not whole)  # see whole.py
+    # of a whole one: whether this site has given shares for it; None: its version did not note that
+    opened: bool | None = Field(default=None, exclude_if=lambda opened: opened is None)
 
     @property
     def place(self) -> tuple[int, int, int]:
@@ -68,8 +70,13 @@ class Pledge(Message):
 
     @property
     def may_be_open(self) -> bool:
-        """True where this site may have helped to open the sum, as far as it remembers."""
+        """True where this site may have helped to open the sum, or still may."""
         return self.whole or self.survivors_sha256 is not None
+
+    @property
+    def may_be_open_to_all(self) -> bool:
+        """True where it may have given shares for the list of all."""
+        return self.whole and self.opened is not False
 
 
 class Pledges(Message):
@@ -119,8 +126,7 @@ def pledge(
 ) -> Pledges:
     """Site: bind itself to the masked bytes. A retry sends these bytes, or is another attempt.
 
-    With `whole` it opens this sum for the list of all sites at once (whole.py), and for another list only where
-    it knows that it has not done so.
+    With `whole` it opens this sum for the list of all sites at once (whole.py), or for another list instead.
     """
     _check_new(member, pledges, sum_)
     new = Pledge(
@@ -132,6 +138,7 @@ def pledge(
         masked_sha256=masked_sha256,
         step=sum_.step,
         whole=whole,
+        opened=False if whole else None,
     )
     return Pledges(sums=(*pledges.sums, new))
 
@@ -154,16 +161,9 @@ def survivors_of(cohort: Cohort, sum_: SumTerms, masked: Mapping[str, str]) -> S
 
 
 def consent(
-    member: Member,
-    pledges: Pledges,
-    sum_: SumTerms,
-    survivors: Survivors,
-    sign: Sign,
-    unopened: bool = False,
+    member: Member, pledges: Pledges, sum_: SumTerms, survivors: Survivors, sign: Sign
 ) -> tuple[Pledges, Consent]:
     """Site: agree to a list. Keep the new pledges on disk before the consent leaves.
-
-    `unopened`: the caller knows that this site has given no shares of this sum as a whole.
 
     Raises:
         SecureSumError: not the newest sum, another list was agreed to, the list has not this site's bytes,
@@ -175,13 +175,13 @@ def consent(
     newest = pledges.sums[-1] if pledges.sums else None
     if newest is None or {newest.sum_sha256, survivors.sum_sha256} != {sum_.sha256}:
         raise SecureSumError(f"the newest sum of {site!r} is another one; an older sum stays closed")
-    if newest.whole and not unopened:
+    if newest.may_be_open_to_all:
         raise SecureSumError(f"{site!r} may have opened the sum of all; it agrees to no other list")
     if newest.survivors_sha256 not in (None, digest):
         raise SecureSumError(f"{site!r} has agreed to another list of survivors; the hub shows two")
     if survivors.masked.get(site) != newest.masked_sha256:
         raise SecureSumError(f"the list does not hold the vector that {site!r} sent")
-    agreed = newest.model_copy(update={"survivors_sha256": digest, "whole": False})
+    agreed = newest.model_copy(update={"survivors_sha256": digest, "whole": False, "opened": None})
     kept = Pledges(sums=(*pledges.sums[:-1], agreed))
     draft = Consent(survivors_sha256=digest, site=site, signature="0" * 128)
     return kept, draft.model_copy(update={"signature": sign(draft.canonical).hex()})

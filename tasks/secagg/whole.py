@@ -2,15 +2,19 @@
 
     site  pledge(whole=True)          kept on disk with the masked bytes, BEFORE these leave
     hub   survivors_of -> Survivors   all vectors arrived, or the list has to be agreed to (onesum.py)
-    site  open_whole -> Unmasking     shares of every site's self mask; of no pair key
+    site  open_whole -> Pledges       that it has given them: kept on disk BEFORE these leave
+                     -> Unmasking     shares of every site's self mask; of no pair key
     hub   recover -> Recovered        opening.py, as for any other list
 
 Why that is safe. t sites' shares open a secret, of n sites with m on the hub's
 side, and 2t > n + m. Each other site either gives shares for the list of all, or
-signs one other list, and never both: its pledge says which before a share or a
-signature leaves, and a site that does not remember has given shares. Would both
-open, t - m sites would have done the one and t - m others the other: 2t - 2m <=
-n - m, a contradiction. So no site's self mask and pair keys are both opened, and
+signs one other list, and never both, in none of its lives. For before the first
+share leaves, `opened` is on its disk, and before the signature leaves, the list's
+digest is; with the one there the other is refused for good. (Both come from one
+process that holds the journal, one after the other; a line that a fall has torn
+is of something that has not left; a site whose version did not note `opened` has
+given shares.) Would both lists open, t - m sites would have done the one and t - m
+others the other: 2t - 2m <= n - m, a contradiction. So no site's self mask and pair keys are both opened, and
 there is one sum. It matters that the secrets are opened by *shares*: a site that
 published its own self mask on seeing the list of all would be undressed by the
 others, who were shown a list without it.
@@ -33,8 +37,12 @@ def is_whole(cohort: Cohort, survivors: Survivors) -> bool:
     return set(survivors.masked) == set(cohort.dealt)
 
 
-def open_whole(member: Member, pledges: Pledges, sum_: SumTerms, survivors: Survivors) -> Unmasking:
-    """Site: this site's shares of what opens the sum of all. Safe to repeat.
+def open_whole(
+    member: Member, pledges: Pledges, sum_: SumTerms, survivors: Survivors
+) -> tuple[Pledges, Unmasking]:
+    """Site: this site's shares of what opens the sum of all. Keep the new pledges on disk before they leave.
+
+    Safe to repeat.
 
     Raises:
         SecureSumError: not the newest sum, it was not pledged to be opened so, the list lacks a site, or has not
@@ -53,4 +61,5 @@ def open_whole(member: Member, pledges: Pledges, sum_: SumTerms, survivors: Surv
         )
     if survivors.masked[site] != newest.masked_sha256:
         raise SecureSumError(f"the list does not hold the vector that {site!r} sent")
-    return shares_of(member, sum_, survivors)
+    opened = newest.model_copy(update={"opened": True})
+    return Pledges(sums=(*pledges.sums[:-1], opened)), shares_of(member, sum_, survivors)

@@ -65,6 +65,11 @@ class Middle:
         self.hub.write(layout.beat_key("toy-1", 1), self.beat.model_copy(update=changes))
         self.step_all(*names)
 
+    def fall(self, name):
+        """It ends without a word, and begins anew."""
+        self.world.agents[name] = self.world._agent(self.world.agents[name].site)
+        self.step_all(name)
+
     def said(self, name) -> Said:
         key = layout.answer_key(self.ticket(name), "step.json")
         return open_from_site(self.hub, self.hub.store.get(key), Said, site_card(self.hub, name), key)
@@ -118,19 +123,73 @@ def test_a_list_without_a_site_for_some_and_the_full_one_for_others_opens_nothin
     assert not middle.opened(whole) and not middle.opened(fewer)
 
 
-def test_a_site_that_fell_signs_no_smaller_list_of_that_step(tmp_path):
-    """It does not know what it has given before: the list of all is the only one that it opens."""
+def test_whatever_falls_between_two_lists_no_two_of_them_open(tmp_path):
+    """Each site is shown both, in either order, and falls before, between and after: it has gone one way, for good."""
+    middle = Middle(tmp_path)
+    lists = {
+        "whole": {"survivors": middle.survivors(FOUR), "whole": True},
+        "fewer": {"survivors": middle.survivors(FOUR[1:]), "whole": False},
+    }
+    plans = {
+        "east": ("whole", "fall", "fewer", "whole"),
+        "north": ("fall", "fewer", "fall", "whole"),
+        "south": ("fewer", "fall", "whole"),
+        "west": ("fall", "whole", "fall", "fewer", "whole"),
+    }
+    for name, plan in plans.items():
+        for each in plan:
+            if each == "fall":
+                middle.fall(name)
+            else:
+                middle.show(name, **lists[each])
+    agreed = tuple(middle.said(n).consent for n in FOUR if middle.said(n).consent)
+
+    assert [middle.said(n).unmasking is not None for n in FOUR] == [True, False, False, True]
+    assert [part.site for part in agreed] == ["north", "south"]
+    assert {n: middle.refusal(n) for n in FOUR} == {
+        "east": None,
+        "north": Code.SUM_REFUSED,
+        "south": Code.SUM_REFUSED,
+        "west": None,
+    }
+    assert not middle.opened(lists["whole"]["survivors"]) and not middle.opened(lists["fewer"]["survivors"])
+
+
+def test_a_fall_between_the_line_and_the_shares_signs_no_smaller_list(tmp_path, monkeypatch):
+    """That it opens the list of all is on disk first: the shares may have left."""
     middle = Middle(tmp_path)
     whole, fewer = middle.survivors(FOUR), middle.survivors(FOUR[1:])
-    middle.show("north", survivors=whole, whole=True)
-    world = middle.world
-    world.agents["north"] = world._agent(world.agents["north"].site)
+
+    def killed(*_args, **_more):
+        raise Killed
+
+    with monkeypatch.context() as fatal:
+        fatal.setattr("sites.deliver.Delivery.said", killed)
+        with pytest.raises(Killed):
+            middle.show("north", survivors=whole, whole=True)
+    middle.fall("north")
 
     middle.show("north", survivors=fewer, whole=False)
     middle.step_all("north")
     assert middle.said("north").consent is None and middle.refusal("north") is None
     middle.show("north", survivors=whole, whole=True)
     assert middle.said("north").unmasking is not None
+
+
+def test_a_state_folder_that_has_forgotten_that_it_opened_is_found_out(tmp_path):
+    """An old copy of the journal was put back, with the vector in it: the site's own word in the store has the shares."""
+    middle = Middle(tmp_path)
+    state = middle.world.agents["north"].site.state
+    journal = next((state / "outbox" / "toy-1").glob("*.steps"))
+    before = journal.read_bytes()
+    middle.show("north", survivors=middle.survivors(FOUR), whole=True)
+    assert journal.read_bytes() != before
+    journal.write_bytes(before)
+    middle.fall("north")
+
+    middle.show("north", survivors=middle.survivors(FOUR[1:]), whole=False)
+    middle.step_all("north")
+    assert middle.refusal("north") == Code.SUM_REFUSED
 
 
 @pytest.mark.parametrize("half", [0, 1])

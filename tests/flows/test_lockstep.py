@@ -284,6 +284,33 @@ def test_a_site_that_is_lost_in_a_step_stops_nobody(tmp_path):
     assert debits(world) == dict.fromkeys(FOUR, ONCE)
 
 
+def test_a_site_that_falls_while_another_stays_away_signs_a_list_without_it(tmp_path):
+    """Its journal says that it has opened nothing of that step, so that the step waits for nobody."""
+    lose, killed = losing_west(), []
+
+    def rule(key, data):
+        mine = key.startswith("sites/south/out/") and key.endswith("step.json")
+        if mine and not killed and world.hub.store.get(layout.step_key("toy-1", 1, 1)) is not None:
+            killed.append(key)
+            raise Killed(key)
+        return lose(key, data)
+
+    world = federation(tmp_path, rule=rule)
+    waits = world.wait
+
+    def wait(seconds):
+        try:
+            waits(seconds)
+        except Killed:
+            world.agents["south"] = world._agent(world.agents["south"].site)
+
+    world.hub = world.hub.with_clock(world.now, wait)
+    world.run(in_steps(), "toy-1")
+
+    assert killed and load_records(world.hub, "toy-1")[-1].lockstep.sites == (4, 3, 3, 3)
+    assert debits(world) == dict.fromkeys(FOUR, ONCE)
+
+
 def test_a_site_that_comes_back_is_in_the_later_steps(tmp_path):
     """Late in one step, it is in the list of one that comes after; then all are opened at once again."""
     held = []

@@ -49,12 +49,13 @@ class Site:
         self.pledges = onesum.pledge(self.member, self.pledges, sum_, hashlib.sha256(raw).hexdigest(), whole)
         return raw
 
-    def consent(self, sum_, survivors, unopened=False):
-        self.pledges, given = onesum.consent(self.member, self.pledges, sum_, survivors, self.sign, unopened)
+    def consent(self, sum_, survivors):
+        self.pledges, given = onesum.consent(self.member, self.pledges, sum_, survivors, self.sign)
         return given
 
     def open_whole(self, sum_, survivors):
-        return whole.open_whole(self.member, self.pledges, sum_, survivors)
+        self.pledges, given = whole.open_whole(self.member, self.pledges, sum_, survivors)
+        return given
 
     def unmask(self, sum_, survivors, consents):
         return opening.unmask(self.member, self.pledges, sum_, survivors, consents, self.verify)

@@ -9,7 +9,7 @@ import pytest
 
 from tasks.errors import SecureSumError
 from tasks.secagg.messages import SumTerms, Terms
-from tasks.secagg.onesum import number_of
+from tasks.secagg.onesum import Pledges, number_of
 from tests.tasks.secagg.people import World, some_values
 
 
@@ -38,7 +38,7 @@ def test_no_mixture_of_the_two_ways_opens_two_lists():
             shares = [world.sites[names[i]].open_whole(sum_, everyone) for i in first]
             signed = []
             for i in set(range(1, 4)) - set(first):
-                signed.append(world.sites[names[i]].consent(sum_, fewer, unopened=True))
+                signed.append(world.sites[names[i]].consent(sum_, fewer))
                 with pytest.raises(SecureSumError, match="only for a list that is agreed to"):
                     world.sites[names[i]].open_whole(sum_, everyone)
             for i in set(first) - {0}:
@@ -51,18 +51,35 @@ def test_no_mixture_of_the_two_ways_opens_two_lists():
                     world.recover(sum_, everyone, shares)
 
 
-def test_a_site_that_remembers_nothing_but_its_vector_signs_no_smaller_list():
-    """It may have opened the whole before it fell: only who knows that it has not may sign."""
+@pytest.mark.parametrize("noted", [True, None])
+def test_a_site_that_has_opened_the_whole_signs_no_smaller_list(noted):
+    """It gives the same shares again; one whose version noted nothing may have given them before it fell."""
+    world = World()
+    sum_ = world.a_sum()
+    masked = world.mask_all(sum_, some_values(world), whole=True)
+    everyone = world.survivors(sum_, masked)
+    fewer = world.survivors(sum_, {n: masked[n] for n in list(masked)[1:]})
+    site = world.sites[list(masked)[1]]
+    first = site.open_whole(sum_, everyone)
+    newest = site.pledges.sums[-1].model_copy(update={"opened": noted})
+    site.pledges = Pledges(sums=(*site.pledges.sums[:-1], newest))
+
+    with pytest.raises(SecureSumError, match="may have opened the sum of all"):
+        site.consent(sum_, fewer)
+    assert site.open_whole(sum_, everyone) == first
+
+
+def test_a_site_that_knows_that_it_has_opened_nothing_signs_a_smaller_list():
+    """Its vector alone binds it to neither way; then the whole is closed to it, and a repetition is harmless."""
     world = World()
     sum_ = world.a_sum()
     masked = world.mask_all(sum_, some_values(world), whole=True)
     fewer = world.survivors(sum_, {n: masked[n] for n in list(masked)[1:]})
     site = world.sites[list(masked)[1]]
 
-    with pytest.raises(SecureSumError, match="may have opened the sum of all"):
-        site.consent(sum_, fewer)
-    assert site.consent(sum_, fewer, unopened=True)
-    assert site.consent(sum_, fewer)  # it has signed: a repetition is harmless
+    assert site.consent(sum_, fewer) == site.consent(sum_, fewer)
+    with pytest.raises(SecureSumError, match="only for a list that is agreed to"):
+        site.open_whole(sum_, world.survivors(sum_, masked))
 
 
 @pytest.mark.parametrize("lack", ["a site", "this site's bytes", "the pledge", "the newest sum"])
