@@ -12,6 +12,7 @@ Records: breast-cancer patients of scikit-learn; and the four heart-disease file
 two or three sites each, where DIR (or examples/heart/data, or $FEDROUNDS_DATA) has them.
 The attacker is no data poisoner only: it runs other code, knows the others'
 updates, and does not clip. Where only sums are seen nobody can clip for it.
+With twelve sites also privacy mode distributed, epsilon 3: 40 steps on sums with noise in shares.
 Target: at most 2 points for one site under groups (from nine sites on; with eight
 there are none), and for the smallest site under the mean with an adaptive norm.
 """
@@ -30,6 +31,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import poisoning_noised as noised
 from benchmarks.poisoning_attacks import ATTACKS, Attack, stacked
 from benchmarks.poisoning_worlds import Update, World, breast, heart, heart_folder
 from tasks import parameters
@@ -131,28 +133,51 @@ def play(
 def measure(world: World, rounds: int, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
     """By rule: AUROC without an attack, points that each attack costs at worst, and the backdoor's success."""
     model = world.recipe.initial_parameters(0)
-    smallest, _ = world.ends
     bound = 1.5 * float(np.median([norm(world.train(model, part)) for part in world.sites.values()]))
     result: dict[str, dict[str, float]] = {}
     for name, combine in RULES.items():
         if "groups" in name and len(world.sites) < 9:
             continue  # three disjoint groups of three
-        clean = play(world, combine, rounds, bound, None, "")
-        row, of_smallest = {"no attack": world.auroc(clean)}, 0.0
-        for attack, strengths in ATTACKS.items():
-            say(f"{world.name}: {name} against {attack}")
-            tried = [(who, strength) for strength in strengths for who in world.ends]
-            ends = [play(world, combine, rounds, bound, strength, who) for who, strength in tried]
-            lost = [100 * (world.auroc(clean) - world.auroc(end)) for end in ends]
-            row[attack] = max(lost)
-            of_smallest = max(
-                [of_smallest, *(v for v, (who, _) in zip(lost, tried, strict=True) if who == smallest)]
-            )
-            if attack == "backdoor":
-                row["backdoor succeeds"] = max(world.triggered(end) for end in ends) - world.triggered(clean)
-        row["worst of smallest"] = of_smallest
-        result[name] = row
+        say(f"{world.name}: {name}")
+        result[name] = row_of(world, lambda attack, who: [play(world, combine, rounds, bound, attack, who)])  # noqa: B023
+    if len(world.sites) >= 9:
+        result |= measure_noised(world, say)
     return result
+
+
+def measure_noised(world: World, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
+    """The same of rules in privacy mode distributed: means over draws of the noise."""
+    shared, result = noised.Shared(*world), dict[str, dict[str, float]]()
+    shared.check()
+    for name, terms in noised.RULES.items():
+        say(f"{world.name}: {name}")
+        study = noised.study_of(shared, terms)
+        result[name] = row_of(shared, lambda attack, who: noised.played(shared, study, attack, who))  # noqa: B023
+    return result
+
+
+def row_of(world: World, played: Callable[[Attack | None, str], list[Parameters]]) -> dict[str, float]:
+    """What each attack costs at worst, of all its strengths and who plays it; `played` gives models to take the mean of."""
+
+    def auroc(models: list[Parameters]) -> float:
+        return float(np.mean([world.auroc(model) for model in models]))
+
+    def triggered(models: list[Parameters]) -> float:
+        return float(np.mean([world.triggered(model) for model in models]))
+
+    clean, (smallest, _) = played(None, ""), world.ends
+    row, of_smallest = {"no attack": auroc(clean)}, 0.0
+    for attack, strengths in ATTACKS.items():
+        tried = [(who, strength) for strength in strengths for who in world.ends]
+        ends = [played(strength, who) for who, strength in tried]
+        lost = [100 * (row["no attack"] - auroc(end)) for end in ends]
+        row[attack] = max(lost)
+        of_smallest = max(
+            of_smallest, *(v for v, (who, _) in zip(lost, tried, strict=True) if who == smallest)
+        )
+        if attack == "backdoor":
+            row["backdoor succeeds"] = max(map(triggered, ends)) - triggered(clean)
+    return row | {"worst of smallest": of_smallest}
 
 
 def table(name: str, rows: dict[str, dict[str, float]]) -> Table:

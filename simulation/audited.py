@@ -25,6 +25,7 @@ from simulation.observed import (
     claims,
     fewest,
     last_model,
+    moved_by_groups,
     moved_by_site,
     moved_by_sums,
     was_whole,
@@ -71,7 +72,8 @@ def with_canaries(study: Study, count: int) -> Study:
     if study.privacy.mode == "local":
         left_out.add("secure_aggregation")
     terms: dict[str, Any] = study.model_dump(mode="json", exclude=left_out)
-    terms["aggregation"] = {"update_norm": study.aggregation.update_norm}  # what sites do of it
+    if study.privacy.mode == "local":
+        terms["aggregation"] = {"update_norm": study.aggregation.update_norm}  # what sites do of it
     if (
         study.local_steps > 1
     ):  # canaries are records too, and no site may have more than the steps are made for
@@ -121,7 +123,10 @@ def run_audited(
             "no site delivered in every round: its canaries would prove nothing; see why it refused"
         )
     names, last = [site.settings.site for site in there], last_model(hub, run, records)
-    if audited.privacy.mode == "distributed":
+    if audited.aggregation.groups:
+        moved = moved_by_groups(federation, heard, audited, run, records)
+        against = f"the hub, which sees sums of groups of {fewest(records)} sites"
+    elif audited.privacy.mode == "distributed":
         moved = dict.fromkeys(names, moved_by_sums(hub, audited, run, records))
         against = f"the hub, which sees sums of {fewest(records)} sites"
     else:

@@ -3,11 +3,13 @@
 Mode local promises something for each site's updates, so these are heard on their
 way and opened with the hub's key. In mode distributed nobody has more of the sites
 together than the opened sums, and these follow from the models after each round:
-the hub's step is public arithmetic.
+the hub's step is public arithmetic. Sums of groups do not: a robust rule hides them. There an audit takes the masks
+off that sites' own keys have made, and adds up each group as the hub does.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -19,22 +21,29 @@ from infra.hub import Hub
 from infra.store.base import Store
 from infra.store.through import Through
 from simulation.canaries import COLUMN, PARAMETER, number_of
+from simulation.federation import Federation
+from sites.seats import Seats
 from sites.settings import Site
 from sites.sources import read
 from tasks import layout, parameters
 from tasks.aggregation.descent import last_half, total_of
 from tasks.begin import load_manifest
 from tasks.collect import load_parameters
-from tasks.contracts import RoundRecord
+from tasks.contracts import Operation, RoundRecord
+from tasks.errors import ContractError
 from tasks.learning.split import held_out
 from tasks.parameters import Parameters
 from tasks.privacy.onerun import Canaries
 from tasks.privacy.shared import mechanism_of
 from tasks.registry import site_card
+from tasks.secagg.fixedpoint import Words, word_type
+from tasks.secagg.keys import MaskSeeds
+from tasks.secagg.masks import MaskStream
+from tasks.secagg.onesum import Pledges, mask_seeds
 from tasks.stepterms import descent_for
 from tasks.study import Study
 
-UPDATE = "/update.safetensors"
+UPDATES = ("/update.safetensors", "-train/update.masked")
 
 Moved = NDArray[np.float64]
 """Shape (canaries,): how far each canary's parameter was pulled; higher where the canary was in."""
@@ -48,7 +57,7 @@ class Heard(Through):
         self.updates: dict[str, bytes] = {}
 
     def put(self, key: str, data: bytes) -> None:
-        if key.endswith(UPDATE):
+        if key.endswith(UPDATES):
             self.updates[key] = data
         self.inner.put(key, data)
 
@@ -97,6 +106,42 @@ def moved_by_sums(hub: Hub, study: Study, run: str, records: Sequence[RoundRecor
     return -pulled  # a gradient points away from where it pulls
 
 
+def moved_by_groups(
+    federation: Federation, heard: Heard, study: Study, run: str, records: Sequence[RoundRecord]
+) -> dict[str, Moved]:
+    """Mode distributed with groups. By site: how far the sums of its groups together pulled each canary's parameter.
+
+    Raises:
+        ContractError: a vector that is in an opened sum cannot be read any more.
+    """
+    model, found = last_model(federation.hub, run, records), dict[str, Moved]()
+    scale = math.ldexp(1.0, -mechanism_of(study, parameters.flat(model).size).scale_bits)
+    for record in records:
+        for sites in (group.sites for group in record.groups):
+            words = np.sum([_unmasked(federation, heard, run, record.round, site) for site in sites], axis=0)
+            total = parameters.shaped(words.view("<i8") * scale, model)[PARAMETER][0]
+            for site in sites:  # a gradient points away from where it pulls
+                found[site] = found.get(site, 0.0) - total.astype(np.float64)
+    return found
+
+
+def _unmasked(federation: Federation, heard: Heard, run: str, round_: int, site: str) -> Words:
+    """The words that a site has masked in a round, by its own keys: only an audit, which plays all sites, can do it."""
+    agent = federation.agents[site]
+    ticket = agent.outbox.answered(run, round_, Operation.TRAIN)[-1]
+    answer = agent.outbox.find(layout.ticket_name(ticket))
+    raw = heard.updates.get(layout.answer_key(answer.ticket, "update.masked")) if answer else None
+    if answer is None or answer.bound is None or raw is None:
+        raise ContractError(f"the vector of site {site!r} in round {round_} is gone; audit again")
+    member = Seats(agent.site.state, run).member(answer.bound.sum.cohort_sha256)
+    if member is None:
+        raise ContractError(f"the keys of site {site!r} are gone; audit again")
+    seeds = mask_seeds(member, Pledges(), answer.bound.sum)
+    words: Words = np.frombuffer(raw, dtype=word_type(answer.bound.sum.bits)).copy()
+    MaskStream(MaskSeeds(seeds.minus, seeds.plus), answer.bound.sum.bits).apply(words)
+    return words
+
+
 def last_model(hub: Hub, run: str, records: Sequence[RoundRecord]) -> Parameters:
     """The parameters of the last round."""
     last = records[-1]
@@ -120,7 +165,13 @@ def claims(study: Study, records: Sequence[RoundRecord], dimension: int) -> dict
 
 def fewest(records: Sequence[RoundRecord]) -> int:
     """Sites in the smallest sum of a run."""
-    return min(min(r.lockstep.sites) if r.lockstep else len(r.cohort) for r in records)
+    return min(min(_sizes(record)) for record in records)
+
+
+def _sizes(record: RoundRecord) -> Sequence[int]:
+    if record.groups:
+        return [len(group.sites) for group in record.groups]
+    return record.lockstep.sites if record.lockstep else [len(record.cohort)]
 
 
 def was_whole(site: str, study: Study, record: RoundRecord) -> bool:

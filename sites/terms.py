@@ -103,8 +103,11 @@ def _against(study: Study, site: Site) -> Iterator[str]:
     run = mechanism_of(study, 1)
     seen = run.views(study.privacy.delta or 0.0, delivered=run.sites - study.may_be_lost)
     charged = seen._asdict()[site.settings.policy.charge]
+    who = (
+        f"of {run.sites} sites" if not study.aggregation.groups else f"site of a group of {run.sites} or more"
+    )
     yield (
-        f"    each of {run.sites} sites adds a share of the noise; epsilon against the hub {seen.hub:.3g}, against the "
+        f"    each {who} adds a share of the noise; epsilon against the hub {seen.hub:.3g}, against the "
         f"hub and {run.missing} of the other sites {seen.hub_with_missing:.3g}, against the hub and all other sites "
         f"together {seen.all_others:.3g}"
     )
@@ -128,11 +131,13 @@ def _sees(study: Study) -> str:
     )
     if not secure.on:
         return f"The hub sees each update of this site; {noise}"
-    least = study.needed
-    return (
-        f"Nobody sees an update of this site: the hub learns sums of at least {least} sites, of updates and of figures "
-        f"of held-out records. Each update by itself: {noise}"
-    )
+    sums = f"sums of at least {study.needed} sites, of updates and of figures of held-out records"
+    if study.aggregation.groups:
+        sums = (
+            f"sums of updates of groups of at least {secure.min_cohort} sites, and sums of figures of held-out records "
+            f"of at least {study.needed}"
+        )
+    return f"Nobody sees an update of this site: the hub learns {sums}. Each update by itself: {noise}"
 
 
 def epsilon_of_a_round(study: Study, units: int) -> float:

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from infra.hub import Hub
 from infra.orchestrator import emit, step
@@ -68,8 +69,8 @@ def aggregate(
 ) -> Candidate:
     """New parameters = base + the rule's combination of the delivered updates; with `total`, + the mean of its sum.
 
-    In privacy mode distributed the sum is of noisy gradients, and the hub takes the step; where a round has several
-    (`walked`), it has taken them.
+    In privacy mode distributed the sum is of noisy gradients (or the sums of groups are), and the hub takes the step;
+    where a round has several (`walked`), it has taken them.
 
     A late update is scaled by its staleness weight before the rule sees it, and counts as one among the
     others: it is damped, not weighed up by those on time.
@@ -90,7 +91,7 @@ def aggregate(
         taken.extend(collected.answers[site] for site in total.sites)
         if plan.study.aggregation.groups:
             combined = _of_groups(hub, plan, total, base)
-            new, groups = parameters.add(base, combined.update), combined.groups
+            new, groups = _moved(hub, plan, base, combined.update, len(total.sites)), combined.groups
         else:
             new = _summed(hub, plan, total, base)
     else:
@@ -124,9 +125,10 @@ def aggregate(
 def _of_groups(hub: Hub, plan: RoundPlan, total: Total, base: Parameters) -> Combined:
     """What the study's rule makes of the groups' sums, and how odd each group was.
 
-    Where groups change, sites that have been in odd groups again and again count less, and the operator is told.
+    Where groups change, sites that have been in odd groups again and again count less, and the operator is told. Not
+    in privacy mode distributed: sums of gradients are as long as hospitals are large, and the largest would be named.
     """
-    terms, lookback = plan.study.aggregation, LOOKBACK if plan.study.groups_change else 0
+    terms, lookback = plan.study.aggregation, LOOKBACK if plan.study.privacy.mode == "local" else 0
     before = recent_records(hub, plan.manifest.run, plan.round, lookback)
     standing = reputation(record.groups for record in before)
     for site in (name for name, one in standing.items() if one.suspect):
@@ -142,13 +144,24 @@ def _of_groups(hub: Hub, plan: RoundPlan, total: Total, base: Parameters) -> Com
     return combine_groups(sums_of(total, base), plan.update_norm, terms.rule, weights)
 
 
+def _moved(hub: Hub, plan: RoundPlan, base: Parameters, one: Parameters, sites: int) -> Parameters:
+    """From what groups make of the update, or the clipped gradients, of `one` site among so many."""
+    if plan.study.privacy.mode != "distributed":
+        return parameters.add(base, one)
+    return _stepped(hub, plan, base, sites * parameters.flat(one))
+
+
 def _summed(hub: Hub, plan: RoundPlan, total: Total, base: Parameters) -> Parameters:
-    """From an opened sum; in privacy mode distributed the run's last model is the mean of its last half."""
-    study = plan.study
-    if study.privacy.mode != "distributed":
+    """From an opened sum."""
+    if plan.study.privacy.mode != "distributed":
         return parameters.add(base, mean_of(total, base))
-    terms = descent_for(study, parameters.flat(base).size)
-    new = stepped(base, numbers_of(total), terms)
+    return _stepped(hub, plan, base, numbers_of(total))
+
+
+def _stepped(hub: Hub, plan: RoundPlan, base: Parameters, gradients: NDArray[np.float64]) -> Parameters:
+    """One step against the noisy sum of all gradients; the run's last model is the mean of its last half."""
+    study = plan.study
+    new = stepped(base, gradients, descent_for(study, parameters.flat(base).size))
     if plan.round < study.rounds:
         return new
     return mean(chain(_before(hub, plan), [new]))  # one at a time in memory

@@ -97,7 +97,10 @@ def summed(record: RoundRecord) -> str:
     if how is None:
         return "Secure aggregation off: the hub saw each site's update."
     steps = record.lockstep
-    if steps is not None:
+    if record.groups:
+        least = min(len(group.sites) for group in record.groups)
+        seen = f"{len(record.groups)} sums of groups of {least} sites or more"
+    elif steps is not None:
         seen = f"{len(steps.sites)} sums of the gradients of {min(steps.sites)} sites or more, a step each,"
     else:
         seen = f"the sum of {len(record.cohort)} updates"

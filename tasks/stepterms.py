@@ -19,4 +19,4 @@ def descent_for(study: Study, dimension: int) -> Descent:
         StudyError: several local steps, and a recipe that does not allow them.
     """
     longest = linear(study_recipe(study)).longest_record() if study.local_steps > 1 else None
-    return descent_of(mechanism_of(study, dimension), study.privacy.people or 1, longest)
+    return descent_of(mechanism_of(study, dimension), study.privacy.people or 1, longest, len(study.sums))

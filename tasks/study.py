@@ -25,7 +25,7 @@ from pydantic import (
 from tasks.cohort import Asynchronous, Cohort, CoolDown
 from tasks.contracts import Message, Name
 from tasks.rules import Aggregation
-from tasks.secagg.groups import disjoint_groups, fixed_groups
+from tasks.secagg.groups import disjoint_groups, fixed_groups, group_sizes
 from tasks.secagg.messages import MOST_SUMS
 from tasks.secureterms import SecureAggregation
 from tasks.start import Start
@@ -229,15 +229,21 @@ class Study(Message):
                 "local.epochs are steps that a site takes by itself, privacy.steps are steps of all sites together; a "
                 "round has one kind: remove one of them"
             )
-        if self.aggregation != Aggregation():
+        if self.aggregation != Aggregation(rule=self.aggregation.rule, groups=self.aggregation.groups):
             raise ValueError(
-                "privacy mode distributed adds gradients that are clipped already; remove aggregation, or use mode "
-                "local"
+                "privacy mode distributed adds gradients that are clipped already; remove aggregation, but for a rule "
+                "with groups: true, or use mode local"
             )
-        if not self.may_be_lost <= self.missing <= self.asked / 2:
+        if self.aggregation.groups and max(self.steps, self.local_steps) > 1:
+            raise ValueError(
+                "with aggregation.groups a round is one step: privacy.steps open one sum of all sites each, and "
+                "local.epochs lead to the mean of all sites; remove them and take more rounds, or remove aggregation"
+            )
+        if not self.may_be_lost <= self.missing <= self.sums[0] / 2:
+            cure = "raise secure_aggregation." + ("min_cohort" if self.aggregation.groups else "threshold")
             raise ValueError(
                 f"privacy.missing {self.missing}: expected at least the {self.may_be_lost} sites that may be missing "
-                f"in a sum, and at most half of the {self.asked}; correct it, or raise secure_aggregation.threshold"
+                f"in a sum, and at most half of the {self.sums[0]}; correct it, or {cure}"
             )
         most = self.secure_aggregation.most_steps(self.asked)
         if self.steps > most:
@@ -270,8 +276,15 @@ class Study(Message):
 
     @property
     def groups_change(self) -> bool:
-        """True where groups are drawn anew each round: only updates with noise of their own bear that (groups.py)."""
-        return self.aggregation.groups is True and self.privacy.mode == "local"
+        """True where groups are drawn anew each round: only sums with noise bear that (groups.py)."""
+        return self.aggregation.groups is True and self.privacy.mode != "none"
+
+    @property
+    def sums(self) -> tuple[int, ...]:
+        """How many sites each sum of a round's updates has while nobody is missing, smallest first."""
+        if not self.aggregation.groups:
+            return (self.asked,)
+        return group_sizes(self.asked, self.secure_aggregation.min_cohort)
 
     @property
     def asked(self) -> int:
@@ -290,13 +303,14 @@ class Study(Message):
 
     @property
     def missing(self) -> int:
-        """In privacy mode distributed: how many sites may be lost or on the hub's side while the noise stays whole."""
+        """In privacy mode distributed: how many sites of a sum may be lost or talk while its noise stays whole."""
         return self.may_be_lost if self.privacy.missing is None else self.privacy.missing
 
     @property
     def may_be_lost(self) -> int:
         """How many sites may be missing in a sum: the others agree to no smaller one, whatever the quorum."""
-        return self.asked - self.secure_aggregation.least(self.asked)
+        secure = self.secure_aggregation
+        return self.sums[0] - (secure.min_cohort if self.aggregation.groups else secure.least(self.asked))
 
     @property
     def needed(self) -> int:

@@ -77,10 +77,31 @@ def _seen(study: Study) -> list[str]:
     secure = study.secure_aggregation
     if not secure.on:
         return ["secure aggregation off: the hub sees each site's update"]
-    lines = [f"secure aggregation on: the hub sees sums of at least {study.needed} sites' updates, never one"]
+    least = secure.min_cohort if study.aggregation.groups else study.needed
+    lines = [f"secure aggregation on: the hub sees sums of at least {least} sites' updates, never one"]
+    if study.aggregation.groups:
+        lines += _grouped(study)
     if study.needed > study.quorum:
         lines.append(
-            f"a sum needs {study.needed} updates, so the quorum {study.quorum} counts as {study.needed}"
+            f"{'a round' if study.aggregation.groups else 'a sum'} needs {study.needed} updates, so the quorum "
+            f"{study.quorum} counts as {study.needed}"
+        )
+    return lines
+
+
+def _grouped(study: Study) -> list[str]:
+    """Which sums of groups there are, and what they cost where each has noise of its own."""
+    sizes = study.sums
+    drawn = "drawn anew each round" if study.groups_change else "the same in every round"
+    lines = [
+        f"{len(sizes)} groups of {sizes[0]} to {sizes[-1]} sites, {drawn}, combined by {study.aggregation.rule}"
+    ]
+    if study.privacy.mode == "distributed":
+        of_all = study.asked / study.secure_aggregation.least(study.asked)
+        price = (study.asked / (sizes[0] - study.missing) / of_all) ** 0.5
+        lines.append(
+            f"each group's sum has all the noise: in a step it is {price:.2g} times that of one sum of all sites, and "
+            f"the rule adds its own"
         )
     return lines
 

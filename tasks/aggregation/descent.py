@@ -78,18 +78,20 @@ def descent(mu: float, units: int, clip_norm: float, dimension: int, steps: int)
     return Descent(way / steps, units)
 
 
-def descent_of(run: Mechanism, units: int, longest: float | None) -> Descent:
+def descent_of(run: Mechanism, units: int, longest: float | None, sums: int = 1) -> Descent:
     """The steps of a run in privacy mode distributed: with the noise that is left where the study says it is enough.
 
     Args:
         run: of the study.
         units: people of all sites together, a public number.
         longest: of a recipe's records, in mode of several local steps: these must be short enough for them.
+        sums: of groups of sites, that a step is made of: each has that noise, and a rule that combines them well lets
+            about the square root of their number through.
 
     Raises:
         AggregationError: several local steps, and no bound on records.
     """
-    mu, steps = run.mu(run.sites - run.missing), run.steps * run.local_steps
+    mu, steps = run.mu(sums * (run.sites - run.missing)), run.steps * run.local_steps
     terms = descent(mu, units, run.clip_norm, run.dimension, steps)
     if run.local_steps == 1:
         return terms

@@ -29,7 +29,8 @@ def codec(mechanism: Mechanism, bits: Bits = 64) -> FixedPoint:
     Raises:
         SecureSumError: the ring has no room beside the noise; use 64 bits.
     """
-    room = 2 ** (bits - 2) // mechanism.sites - 1 - _FARTHEST * mechanism.share  # half the ring is spare
+    # half the ring is spare: a group may have more sites than the smallest one, though never twice as many
+    room = 2 ** (bits - 2) // mechanism.sites - 1 - _FARTHEST * mechanism.share
     return FixedPoint(bits, math.ldexp(room, -mechanism.scale_bits), mechanism.sites, mechanism.scale_bits)
 
 

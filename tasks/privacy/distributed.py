@@ -40,9 +40,9 @@ class Views(NamedTuple):
 class Mechanism(NamedTuple):
     """The noise of a whole run, in shares: every number that sites, hub and auditors compute with.
 
-    clip_norm: bound on one unit's gradient. sites: N. missing: t. dimension: words that are noised. steps: sums of
-    the whole run. scale_bits: a word counts 2^-scale_bits. share: of one site, in words. local_steps: that a site
-    takes by itself for each sum.
+    clip_norm: bound on one unit's gradient. sites: N, of one sum. missing: t, of these. dimension: words that are
+    noised. steps: sums of the whole run that a site is in. scale_bits: a word counts 2^-scale_bits. share: of one site,
+    in words. local_steps: that a site takes by itself for each sum.
     """
 
     clip_norm: float

@@ -19,6 +19,10 @@ LATTICE = 2e-5  # relative: what integers instead of real numbers take from the 
 def mechanism_of(study: Study, dimension: int) -> Mechanism:
     """The noise of a run of this study, for a model of so many numbers.
 
+    Each sum that is opened has all of it. Where sums are of groups, `sites` are those of the smallest. A group that is
+    drawn smaller, because sites have no keys, is as if it had lost some; and one of fewer than `sites` - `may_be_lost`
+    is never opened, because none of its sites agrees to it.
+
     Raises:
         PrivacyError: another mode, or numbers that cannot be.
     """
@@ -30,7 +34,7 @@ def mechanism_of(study: Study, dimension: int) -> Mechanism:
         privacy.epsilon,
         privacy.delta,
         privacy.clip_norm,
-        study.asked,
+        study.sums[0],
         study.missing,
         dimension,
         steps,

@@ -7,7 +7,10 @@ robust rule combines the groups (aggregation/grouped.py). Light: sites draw here
 **Rounds.** In one round nobody learns more than sums of `min_cohort` sites or more. Over
 rounds it depends on the noise. Where each update has noise of its own (privacy
 mode local), groups are drawn anew each round, which tells sites apart by the
-company they keep (aggregation/reputation.py). Where there is none, updates of
+company they keep (aggregation/reputation.py). Where each group's sum has all the
+noise of its own (mode distributed) they are drawn anew as well: a site's records are
+seen in one such sum a round, and what a hub makes of the sums of all rounds is
+post-processing (docs/privacy.md has the argument). Where there is none, updates of
 neighbouring rounds are nearly alike, and sums of changing groups are equations
 for them: after ten rounds they give every site's update away to a few percent
 (So et al. 2023, arXiv:2106.03328). So without noise the groups of a study never change:
@@ -76,6 +79,15 @@ def fixed_groups(
     return _enough([part for part in left if len(part) >= min_cohort], len(present), min_cohort)
 
 
+def group_sizes(sites: int, min_cohort: int) -> tuple[int, ...]:
+    """How many sites each group of `sites` has, smallest first; none has twice `min_cohort`.
+
+    A smaller number of sites can have smaller groups, but none below `min_cohort` (`disjoint_groups`).
+    """
+    count = _count(sites, min_cohort)
+    return tuple((sites + i) // count for i in range(count))
+
+
 def _enough(parts: Sequence[tuple[str, ...]], sites: int, min_cohort: int) -> Parts:
     if len(parts) < LEAST_GROUPS or min(map(len, parts)) < min_cohort:
         raise SecureSumError(
@@ -87,8 +99,12 @@ def _enough(parts: Sequence[tuple[str, ...]], sites: int, min_cohort: int) -> Pa
 
 def _parted(names: Collection[str], min_cohort: int, words: str) -> list[tuple[str, ...]]:
     """Disjoint groups of nearly equal size, in an order that anybody can repeat."""
-    count = max(LEAST_GROUPS, len(names) // (min_cohort + 1))
+    count = _count(len(names), min_cohort)
     order = sorted(
         names, key=lambda name: hashlib.sha256(f"fedrounds groups|{words}|{name}".encode()).digest()
     )
     return [tuple(sorted(order[i::count])) for i in range(count)]
+
+
+def _count(sites: int, min_cohort: int) -> int:
+    return max(LEAST_GROUPS, sites // (min_cohort + 1))

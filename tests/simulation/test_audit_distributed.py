@@ -109,6 +109,28 @@ def test_a_share_that_is_too_small_rings_in_lockstep(tmp_path, monkeypatch):
     assert found(audited(tmp_path, in_lockstep())).alarm
 
 
+def in_groups(**changes):
+    nine = tuple(f"s{i}" for i in range(9))
+    return a_shared_study(nine, quorum=7, aggregation={"rule": "median", "groups": True}, **changes)
+
+
+@pytest.mark.long
+def test_sums_of_groups_are_audited_by_themselves(tmp_path):
+    """With next to no noise: clip_norm in the sum of its own group for a canary that is in, in each of two rounds."""
+    seen = audited(tmp_path, in_groups(epsilon=5e3, delta=0.1, rounds=2), canaries=90)
+
+    assert len(seen.canaries) == 9 and seen.against == "the hub, which sees sums of groups of 3 sites"
+    for canaries in seen.canaries.values():
+        assert canaries.scores == pytest.approx(np.where(canaries.inside, 2.0, 0.0), abs=0.2)
+
+
+def test_a_share_that_is_too_small_rings_in_groups(tmp_path, monkeypatch):
+    """What the median leaves of it would be silent: the sums themselves are looked at."""
+    fault_in_shares(monkeypatch)
+
+    assert found(audited(tmp_path, in_groups())).alarm
+
+
 def fault_in_shares(monkeypatch):
     """Standard deviations added up, not variances: sigma/N where it must be sigma/sqrt(N)."""
     right = shares.discrete_gaussian

@@ -81,6 +81,23 @@ def test_opened_sums_hold_the_noise_that_is_accounted(tmp_path, rounds, lost, st
     assert accounted == pytest.approx(promised * math.sqrt((6 - lost) / 4), rel=1e-3)
 
 
+def test_opened_sums_of_groups_hold_all_the_noise_each(tmp_path):
+    """Three shares of nine: what the hub sees of a site is the sum of its group alone, by the study's whole noise."""
+    privacy = {"mode": "distributed", "epsilon": EPSILON, "delta": DELTA, "clip_norm": CLIP, "people": 900}
+    base = a_study().model_dump(exclude={"local"}, exclude_none=True)
+    study = type(a_study()).model_validate(
+        base
+        | {"sites": (*SIX, "hazel", "ivy", "juniper"), "quorum": 7, "rounds": 1, "privacy": privacy}
+        | {"secure_aggregation": {"on": True}, "aggregation": {"rule": "geometric_median", "groups": True}}
+    )
+
+    scores, claimed = noise_seen(tmp_path, study)
+
+    promised = CLIP * noise_multiplier(EPSILON, DELTA, 1.0, 1)
+    assert CLIP / mu_of(claimed["gum"], DELTA) == pytest.approx(promised, rel=1e-3)
+    assert_noise(np.concatenate(list(scores.values())), promised)
+
+
 @pytest.mark.parametrize("lost", [(), ("east",)])
 def test_each_update_holds_the_noise_that_is_accounted(tmp_path, lost):
     """Mode local: the noise of one site's updates of all rounds, whoever else is there."""
