@@ -288,34 +288,32 @@ class Lockstep:
         if self._open is not None and self._open[0] == said:
             return
         with self._timed("open"):
-            part = self._opened(beat, bound, survivors)
+            pledge, part = self._opened(beat, bound, survivors)
+        if pledge != bound.pledge:
+            with self._timed("keep"):  # what it binds this site to, before it leaves
+                self._keep(Bound(sum=bound.sum, pledge=pledge))
         if part is not None:
             self._open, self._unsent = (said, part), True
 
-    def _opened(self, beat: Beat, bound: Bound, survivors: Survivors) -> Consent | Unmasking | None:
-        """What this site gives to a list. Kept before it leaves, where it binds. Raises RefusedError."""
+    def _opened(
+        self, beat: Beat, bound: Bound, survivors: Survivors
+    ) -> tuple[Pledge, Consent | Unmasking | None]:
+        """What this site gives to a list, and what that binds it to. Raises RefusedError."""
         member, pledges, sum_ = self._member, self._outbox.pledges(self.ticket.run), bound.sum
         if beat.whole:
-            kept, shares = safely(lambda: open_whole(member, pledges, sum_, survivors))
-            self._keep_new(bound, kept.sums[-1])
-            return shares
+            opened, shares = safely(lambda: open_whole(member, pledges, sum_, survivors))
+            return opened.sums[-1], shares
         if beat.consents is not None:
-            consents = beat.consents
-            return safely(lambda: unmask(member, pledges, sum_, survivors, consents, self._summing.verify))
+            consents, verify = beat.consents, self._summing.verify
+            return bound.pledge, safely(lambda: unmask(member, pledges, sum_, survivors, consents, verify))
         if bound.pledge.may_be_open_to_all:
             log.warning(
                 "step %d: this site may have opened the sum of all, and signs no other list", beat.step
             )
-            return None
-        kept, given = safely(lambda: consent(member, pledges, sum_, survivors, self._identity.signing.sign))
-        self._keep_new(bound, kept.sums[-1])
-        return given
-
-    def _keep_new(self, bound: Bound, pledge: Pledge) -> None:
-        """Keep what this site binds itself to now, before anything of it leaves."""
-        if pledge != bound.pledge:
-            with self._timed("keep"):
-                self._keep(Bound(sum=bound.sum, pledge=pledge))
+            return bound.pledge, None
+        sign = self._identity.signing.sign
+        agreed, given = safely(lambda: consent(member, pledges, sum_, survivors, sign))
+        return agreed.sums[-1], given
 
     def _send_if_needed(self) -> bool:
         """Send this site's word on its newest step, if the store may not have it. True where it was sent."""
