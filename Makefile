@@ -4,6 +4,7 @@
 PYTHON ?= python3
 RUNS ?= 60
 SEED ?= 1
+TERMS ?= {}
 JOBS ?= 2
 RELEASE_KEY ?= ~/.config/fedrounds/release.key
 VENV := .venv
@@ -47,7 +48,7 @@ bench: install
 	$(BIN)/python -m benchmarks.heart
 
 chaos: install
-	$(BIN)/python -m tests.chaos.run --runs $(RUNS) --seed $(SEED)
+	$(BIN)/python -m tests.chaos.run --runs $(RUNS) --seed $(SEED) --terms '$(TERMS)'
 
 bundle: install
 	$(BIN)/python -m infra.supply.build --key $(RELEASE_KEY) --out dist

@@ -56,6 +56,27 @@ FAULTS = {
 }
 
 
+STEPS = 10
+IN_LOCKSTEP = {
+    "privacy": {
+        "mode": "distributed",
+        "epsilon": 1.0,
+        "delta": 1e-5,
+        "clip_norm": 1.0,
+        "people": 270,
+        "steps": STEPS,
+    }
+}
+LOCKSTEP_FAULTS = [
+    "hub: kill after put step",
+    "agent: kill after vector kept",
+    "agent: kill before record",
+    "agent: kill after reserve",
+    "child: kill -9",
+    "hub + agent: kill -9 both",
+]
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Iterator[dict[str, World]]:
     """One world after another, as they are asked for; only the last one stands."""
@@ -65,13 +86,14 @@ def made(tmp_path_factory) -> Iterator[dict[str, World]]:
         world.__exit__()
 
 
-def _world(made: dict[str, World], kind: str, folder) -> World:
-    if kind not in made:
+def _world(made: dict[str, World], kind: str, folder, **terms) -> World:
+    name = f"{kind}-lockstep" if terms else kind
+    if name not in made:
         for earlier in list(made):
             made.pop(earlier).__exit__()
-        made[kind] = WORLDS[kind](folder.mktemp(kind), rounds=ROUNDS).__enter__()
-        made[kind].play("warm-up", nothing)
-    return made[kind]
+        made[name] = WORLDS[kind](folder.mktemp(name), rounds=ROUNDS, **terms).__enter__()
+        made[name].play("warm-up", nothing)
+    return made[name]
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in FAULTS for name in FAULTS[kind]])
@@ -89,9 +111,25 @@ def test_a_run_survives(made, tmp_path_factory, kind, name):
     assert violations(world) == []
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("name", LOCKSTEP_FAULTS)
+def test_a_run_in_lockstep_survives(made, tmp_path_factory, name):
+    """And each site is in each step, with one vector and one debit."""
+    kinds = {(f.world, f.title): f for f in all_faults(random.Random(name), ROUNDS, STEPS)}
+    world = _world(made, PLAIN, tmp_path_factory, **IN_LOCKSTEP)
+
+    world.play(f"toy-{LOCKSTEP_FAULTS.index(name):02d}", kinds[PLAIN, name].play)
+    world.settle()
+
+    assert violations(world) == []
+
+
 def test_the_seed_fixes_the_faults():
     """A row of the table can be played again."""
     titles = [[(f.world, f.title) for f in chosen(100, seed)] for seed in (1, 1, 2)]
 
     assert titles[0] == titles[1] != titles[2]
     assert {(kind, name) for kind in FAULTS for name in FAULTS[kind]} <= set(titles[0])
+    assert {(PLAIN, name) for name in LOCKSTEP_FAULTS} <= {
+        (f.world, f.title) for f in chosen(100, 1, ROUNDS, STEPS)
+    }
