@@ -69,11 +69,13 @@ def round_line(record: RoundRecord) -> str:
     spent = [site.spent.epsilon for site in record.sites.values() if site.spent]
     absent = [f"{name}: {site.code}" for name, site in record.sites.items() if site.code]
     absent += [f"{name}: {by} late, folded" for name, by in record.folded.items()]
-    return (
+    summed = ", summed securely" if record.summed else ""
+    line = (
         f"round {record.round:>3}  AUROC {number(record.metrics.auroc)}  loss {number(record.metrics.loss)}  "
-        f"{len(record.cohort)} of {len(record.sites)} sites  epsilon at most {number(max(spent, default=None), 2)}  "
-        f"{record.seconds:.1f} s" + (f"  ({', '.join(absent)})" if absent else "")
+        f"{len(record.cohort)} of {len(record.sites)} sites{summed}  "
+        f"epsilon at most {number(max(spent, default=None), 2)}  {record.seconds:.1f} s"
     )
+    return f"{line}  ({', '.join(absent)})" if absent else line
 
 
 def result_table(result: dict[str, Any]) -> Table:
@@ -88,14 +90,20 @@ def result_table(result: dict[str, Any]) -> Table:
         limit = "–" if site["epsilon_limit"] is None else f"{site['epsilon_limit']:g}"
         delta = "–" if site["delta"] is None else f"{site['delta']:g}"
         table.add_row(name, *_figures(metrics), number(site["epsilon"]), limit, delta)
-    table.caption, table.caption_justify = "\n".join(_footer(final["sites"])) or None, "left"
+    table.caption, table.caption_justify = "\n".join(_footer(result)) or None, "left"
     table.add_section()
     table.add_row("all sites, pooled", *_figures(Metrics.model_validate(final["metrics"])), "", "", "")
     return table
 
 
-def _footer(by_name: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def _footer(result: Mapping[str, Any]) -> Iterator[str]:
     """What the figures above it do not say by themselves."""
+    by_name: Mapping[str, Mapping[str, Any]] = result["final"]["sites"]
+    if all(one["secure_sum"] for one in result["rounds"]):
+        fewest = min(len(one["cohort"]) for one in result["rounds"])
+        yield f"secure aggregation: of updates and figures the hub saw sums of {fewest} or more sites, never one"
+        if any(any(site["metrics"].values()) for site in by_name.values()):
+            yield "a site's own figures are here because its file shows them (disclosure: {own_figures: true})"
     for name, site in by_name.items():
         if why := site["code"] or ("not drawn" if site["state"] == "not_asked" else ""):
             yield f"{name} in the last round: {why}"

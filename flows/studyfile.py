@@ -21,6 +21,11 @@ def load_study_file(path: Path) -> Study:
     """
     document = load(path, StudyFile)
     study = document.value.agreed()
+    if study.plants_canaries:
+        raise FileError(
+            f"{path}, line {document.line_of('recipe')}: {study.recipe} plants canaries into models; name the "
+            f"recipe itself, and audit the study with `fedrounds study audit`"
+        )
     try:
         settings = settings_model(study.recipe)
         if settings is not None:

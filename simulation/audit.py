@@ -47,7 +47,11 @@ ALARM = 1  # exit code
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="study.yaml")
     parser.add_argument(
-        "--sites-dir", type=Path, required=True, metavar="DIR", help="folder with <site>.yaml files"
+        "--sites-dir",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder with <site>.yaml or <site>/site.yaml files",
     )
     parser.add_argument("--canaries", type=int, default=1000, metavar="N", help="in all (default: 1000)")
     add_dir(parser)

@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="study.yaml")
     parser.add_argument(
-        "--sites-dir", type=Path, required=True, metavar="DIR", help="folder with <site>.yaml files"
+        "--sites-dir",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder with <site>.yaml or <site>/site.yaml files",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
 
@@ -69,16 +73,23 @@ def run(args: argparse.Namespace) -> int:
 
 
 def sites_of(study: Study, folder: Path) -> list[Site]:
-    """The files <site>.yaml of a study's sites.
+    """The files of a study's sites: <site>.yaml, or <site>/site.yaml as the demo and the kits lay them.
 
     Raises:
         FileError: one is missing, unreadable or wrong.
     """
-    from infra.errors import FileError
     from sites.settings import load_site
 
-    missing = [site for site in study.sites if not (folder / f"{site}.yaml").is_file()]
-    if missing:
-        absent = folder / f"{missing[0]}.yaml"
-        raise FileError(f"study {study.name!r} names site {missing[0]!r}, whose file {absent} is missing")
-    return [load_site(folder / f"{site}.yaml") for site in study.sites]
+    return [load_site(_file_of(site, study, folder)) for site in study.sites]
+
+
+def _file_of(site: str, study: Study, folder: Path) -> Path:
+    from infra.errors import FileError
+
+    places = (folder / f"{site}.yaml", folder / site / "site.yaml")
+    for place in places:
+        if place.is_file():
+            return place
+    raise FileError(
+        f"study {study.name!r} names site {site!r}, and there is neither {places[0]} nor {places[1]}"
+    )

@@ -51,7 +51,11 @@ class Price(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="study.yaml")
     parser.add_argument(
-        "--sites-dir", type=Path, required=True, metavar="DIR", help="folder with <site>.yaml files"
+        "--sites-dir",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder with <site>.yaml or <site>/site.yaml files",
     )
     parser.add_argument(
         "--over", action="append", required=True, metavar="KEY=A,B", help="a key of the study, and its values"

@@ -79,6 +79,12 @@ def _denials(settings: SiteSettings, operation: Operation, study: Study, facts: 
     if study.privacy.mode == "none" and study.name not in settings.privacy_none:
         text = f"study {study.name!r} asks for updates without protection and is not named under privacy_none"
         yield _no(Code.PRIVACY_REFUSED, ("privacy_none",), text)
+    if study.plants_canaries and not settings.testing.canaries:
+        text = f"{study.recipe} plants canaries into models; it is for audits on local files"
+        yield _no(Code.POLICY_REFUSED, ("testing", "canaries"), text)
+    if settings.testing.seeded_noise and not policy.seeded_noise and study.privacy.mode != "none":
+        text = "testing.seeded_noise asks for noise that anybody can compute and take away, and no rule allows it"
+        yield _no(Code.PRIVACY_REFUSED, ("policy", "seeded_noise"), text)
     if study.privacy.mode == "distributed" and policy.full_noise:
         text = f"study {study.name!r} asks for a share of the noise, and each update must have all of it: mode local"
         yield _no(Code.PRIVACY_REFUSED, ("policy", "full_noise"), text)

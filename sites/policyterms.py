@@ -105,6 +105,9 @@ class Policy(_Terms):
     max_update_norm: float | None = Field(default=None, gt=0)  # Euclidean; a larger update stays here
     full_noise: bool = False  # each update by itself has all the noise it needs: no study in mode distributed
     charge: View = "hub_with_missing"  # which epsilon of a distributed study the ledger counts
+    seeded_noise: bool = (
+        False  # allow noise that anybody can compute (testing.seeded_noise): never for real records
+    )
     hold_for_human: bool = False  # an answer waits for `fedrounds-site release`
     resources: Caps = Caps()
 

@@ -99,7 +99,10 @@ class Disclosure(_Settings):
 class Testing(_Settings):
     """Never for real records."""
 
-    seeded_noise: bool = False  # noise that anybody can compute and remove: protects nothing
+    seeded_noise: bool = (
+        False  # noise that anybody can compute: protects nothing, refused unless policy.seeded_noise
+    )
+    canaries: bool = False  # train models that `study audit` plants canaries into
 
 
 class Resources(_Settings):
@@ -153,7 +156,9 @@ class Site:
 
     def in_simulation(self, state: Path, seeded_noise: bool = True) -> Site:
         """The same site with another state folder and no policy; its own budget is not touched."""
-        changed = {"testing": Testing(seeded_noise=seeded_noise), "policy": Policy()}
+        policy = Policy(seeded_noise=seeded_noise)
+        testing = Testing(seeded_noise=seeded_noise, canaries=True)
+        changed = {"testing": testing, "policy": policy}
         return replace(self, settings=self.settings.model_copy(update=changed), state=state)
 
 

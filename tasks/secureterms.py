@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -81,6 +82,10 @@ class SecureAggregation(Message):
     def largest(self) -> float:
         """The largest size of one number in an update."""
         return self.bound or BOUND_64
+
+    def error(self, sites: int) -> float:
+        """What rounding to words may add to one number of a sum of so many sites' updates, at most."""
+        return math.ldexp(sites, -self.scale_bits(sites) - 1)
 
     def scale_bits(self, sites: int) -> int:
         """How fine the words of an update are, so that those of `sites` sites can be added without overflow."""

@@ -275,6 +275,11 @@ class Study(Message):
         return fixed_groups(self.sites, sites, least, self.seed, self.name)
 
     @property
+    def plants_canaries(self) -> bool:
+        """True where the recipe is of `study audit`: its models hold canaries, and are nobody's to use."""
+        return self.recipe.startswith("simulation.")
+
+    @property
     def groups_change(self) -> bool:
         """True where groups are drawn anew each round: only sums with noise bear that (groups.py)."""
         return self.aggregation.groups is True and self.privacy.mode != "none"

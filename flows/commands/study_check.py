@@ -81,6 +81,11 @@ def _seen(study: Study) -> list[str]:
     lines = [f"secure aggregation on: the hub sees sums of at least {least} sites' updates, never one"]
     if study.aggregation.groups:
         lines += _grouped(study)
+    if study.privacy.mode != "distributed":  # there rounding is part of the noise
+        lines.append(
+            f"words of {secure.bits} bits: rounding moves a sum by {secure.error(study.asked):.0e} at most, "
+            f"numbers up to {secure.largest:g} fit"
+        )
     if study.needed > study.quorum:
         lines.append(
             f"{'a round' if study.aggregation.groups else 'a sum'} needs {study.needed} updates, so the quorum "

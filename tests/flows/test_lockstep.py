@@ -15,6 +15,7 @@ from sites.journal import Journal
 from sites.ledger import Ledger
 from sites.policy import Facts, decide
 from sites.policyterms import Policy
+from sites.settings import Testing
 from sites.stopfile import halt, resume
 from tasks import layout, parameters
 from tasks.beats import Said, Stepped
@@ -128,7 +129,9 @@ def test_the_steps_are_shown_one_by_one(undisturbed):
 
 def test_a_site_that_holds_each_answer_for_a_person_takes_no_part():
     """Steps would leave without one."""
-    site = SimpleNamespace(policy=Policy(hold_for_human=True), sources={"toy": None}, privacy_none=())
+    site = SimpleNamespace(
+        policy=Policy(hold_for_human=True), sources={"toy": None}, privacy_none=(), testing=Testing()
+    )
     denied = decide(site, Operation.TRAIN, in_steps(), Facts(0.0))
 
     assert (denied.code, denied.rule) == (Code.POLICY_REFUSED, "policy.hold_for_human")

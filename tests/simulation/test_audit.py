@@ -13,12 +13,16 @@ import torch
 
 import simulation.audited as audit_module
 from flows.cli import main
+from flows.studyfile import load_study_file
+from infra.errors import FileError
 from simulation.audit import as_json, disclosed
-from simulation.audited import run_audited, with_canaries
+from simulation.audited import RECIPE, run_audited, with_canaries
 from simulation.canaries import COLUMN, PARAMETER, WithCanaries, plant
 from simulation.inference import membership
+from sites.policy import Facts, decide
 from sites.settings import Disclosure, load_site
 from sites.sources import read
+from tasks.contracts import WORK
 from tasks.errors import PrivacyError, QuorumError, StudyError
 from tasks.learning import dp_sgd
 from tasks.learning.schedule import Schedule, schedule
@@ -167,6 +171,24 @@ def test_sites_that_all_refuse_end_the_audit(tmp_path):
 
     with pytest.raises(QuorumError, match="budget_exhausted"):
         run_audited(a_study(rounds=1), [load_site(f) for f in files], 100, tmp_path / "audit")
+
+
+def test_canaries_never_come_into_a_model_that_is_used(tmp_path):
+    """No study file names their recipe, and a hub that asks a real site for it all the same is refused."""
+    study = a_study()
+    planted = study.model_copy(
+        update={
+            "recipe": RECIPE,
+            "recipe_settings": {"recipe": study.recipe, "settings": study.recipe_settings},
+        }
+    )
+    file, site = tmp_path / "study.yaml", load_site(write_site(tmp_path, "north"))
+    file.write_text(json.dumps(planted.model_dump(mode="json", exclude_none=True)))
+
+    with pytest.raises(FileError, match=r"line 1: simulation.canaries:WithCanaries plants canaries"):
+        load_study_file(file)
+    for operation in WORK:
+        assert decide(site.settings, operation, planted, Facts(now=0.0)).rule == "testing.canaries"
 
 
 def a_recipe(canaries=5, length=10.0):

@@ -83,7 +83,8 @@ def write_site(
     folder.mkdir(parents=True, exist_ok=True)
     write_records(folder / "north.csv", n)
     path = folder / "north.yaml"
-    policy = "" if "policy:" in extra else "policy: {}\n"
+    terms = "{seeded_noise: true}" if "seeded_noise" in extra else "{}"
+    policy = "" if "policy:" in extra else f"policy: {terms}\n"
     path.write_text(
         f"site: north\nstore: {(folder / 'store').as_uri()}\nsources:\n  toy: {source}\n"
         f"limits: {{epsilon: {epsilon}, delta: 1.0e-3, min_records: 30}}\n{extra}{policy}"

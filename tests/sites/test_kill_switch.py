@@ -209,7 +209,7 @@ def test_any_file_of_that_name_counts(tmp_path):
     assert (halted(tmp_path), said.uid) == (said, os.getuid())
 
 
-HOLD = "testing: {seeded_noise: true}\npolicy: {hold_for_human: true}\n"
+HOLD = "testing: {seeded_noise: true}\npolicy: {hold_for_human: true, seeded_noise: true}\n"
 
 
 def test_an_answer_that_is_held_leaves_when_a_person_says_so(tmp_path, capsys):

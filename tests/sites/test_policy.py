@@ -185,7 +185,9 @@ def test_a_changed_cap_is_obeyed_in_the_middle_of_a_run(tmp_path):
     hub, study = ToyHub(tmp_path), a_study()
     given = hub.publish(study)
     first = hub.ask(an_agent(tmp_path), hub.ticket(study, given))
-    agent = an_agent(tmp_path, extra="testing: {seeded_noise: true}\npolicy: {epsilon_per_run: 1.0}\n")
+    agent = an_agent(
+        tmp_path, extra="testing: {seeded_noise: true}\npolicy: {epsilon_per_run: 1.0, seeded_noise: true}\n"
+    )
 
     second = hub.ask(agent, hub.ticket(study, given, round=2))
 
@@ -276,3 +278,13 @@ def test_a_study_beside_the_allowed_ones_is_refused(tmp_path):
     only = settings(tmp_path, "policy: {studies: [heart]}\n")
 
     assert decide(only, Operation.TRAIN, a_study(), Facts(now=0)).rule == "policy.studies"
+
+
+def test_noise_that_anybody_can_compute_is_refused_by_default(tmp_path):
+    """`testing` alone is a forgotten line; that real records may be trained so is a decision of its own."""
+    hub, study = ToyHub(tmp_path), a_study()
+    given = hub.publish(study)
+    agent = an_agent(tmp_path, extra="testing: {seeded_noise: true}\npolicy: {}\n")
+
+    assert hub.ask(agent, hub.ticket(study, given)).refusal == Code.PRIVACY_REFUSED
+    assert hub.ask(an_agent(tmp_path), hub.ticket(study, given, attempt=2)).refusal is None

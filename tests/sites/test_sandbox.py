@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 
 CAPS = (
     "testing: {seeded_noise: true}\n"
-    "policy:\n  resources: {cpu_seconds: 2, memory_mb: 300, wall_seconds: 10, disk_mb: 20}\n"
+    "policy:\n  seeded_noise: true\n  resources: {cpu_seconds: 2, memory_mb: 300, wall_seconds: 10, disk_mb: 20}\n"
 )
 NO_CAPS = Caps()
 WALLS = {"no_credentials", "no_new_privileges", "no_network", "no_processes", "no_files"}

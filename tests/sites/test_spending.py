@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from opacus import PrivacyEngine
+from torch.utils.data import DataLoader, TensorDataset
 
+from sites.ledger import Entry, Ledger
 from sites.settings import Limits
 from sites.spending import Standing
+from tasks.privacy.accountant import epsilon
+from tasks.privacy.budget import afford
+from tasks.privacy.events import GaussianEvent
 
 counts = st.integers(0, 30)
 
@@ -58,3 +68,28 @@ def test_a_plan_that_holds_covers_all_that_may_still_be_spent(r0, x0, l0, r1, x1
         assert r1 + l1 <= r0 + l0
         assert x1 >= x0
         assert x1 - x0 < l0 or l1 == 0
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_ledger_stops_what_a_label_of_epsilon_one_has_not_paid_for(tmp_path):
+    """FLamby's example plans 15 epochs with Opacus and trains 15 rounds of 100 steps: it spends four times its label."""
+    data = DataLoader(TensorDataset(torch.zeros(30, 13), torch.zeros(30, 1)), batch_size=4)
+    model = torch.nn.Linear(13, 1)
+    _, planned, batches = PrivacyEngine(accountant="rdp").make_private_with_epsilon(
+        module=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), data_loader=data,
+        target_epsilon=1.0, target_delta=1e-4, epochs=15, max_grad_norm=1.0,
+    )  # fmt: skip
+    a_round = GaussianEvent(
+        noise_multiplier=planned.noise_multiplier, sample_rate=1 / len(batches), steps=100
+    )
+
+    rounds = 0
+    with closing(Ledger(tmp_path, site="north")) as ledger:
+        while afford(ledger.events("heart"), [a_round], 1.0, 1e-4).ok:
+            rounds += 1
+            entry = Entry(dataset="heart", study="s", run="r", round=rounds, attempt=1, event=a_round)
+            ledger.reserve(entry)
+            ledger.charge(entry.key)
+
+    assert epsilon([a_round] * 15, 1e-4) > 3.5
+    assert 1 <= rounds < 3
