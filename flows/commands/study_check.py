@@ -45,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
             f"  privacy  distributed: the sums of a whole run are ({privacy.epsilon:g}, {privacy.delta:g})-DP "
             f"against the hub and {study.missing} of the sites, clip norm {privacy.clip_norm:g}"
         )
+        for line in _advice(study):
+            print(f"           {line}")
         if study.local_steps > 1:
             print(
                 f"           one record moves a sum by {study.local_steps} clip norms at most, which the noise is made "
@@ -56,6 +58,19 @@ def run(args: argparse.Namespace) -> int:
             f"({privacy.epsilon:g}, {privacy.delta:g})-DP, clip norm {privacy.clip_norm:g}"
         )
     return 0
+
+
+def _advice(study: Study) -> list[str]:
+    """A clip norm that needs no tuning, where the recipe knows how long a record can be."""
+    from tasks.recipes import Linear, load_recipe
+
+    recipe = load_recipe(study.recipe, study.recipe_settings)
+    if not isinstance(recipe, Linear):
+        return []
+    longest = recipe.longest_record()
+    return [
+        f"by its ranges no record is longer than {longest:.3g}: a clip norm of {longest / 2:.2g} clips none at first"
+    ]
 
 
 def _training(study: Study) -> str:

@@ -44,7 +44,8 @@ def features_of(table: Mapping[str, NDArray[Any]], features: Mapping[str, Featur
         features: in the order of the columns of x.
 
     Returns:
-        Shape (n, sum of the widths), float32, every value in [-1, 1], but for the weight of a site's intercept.
+        Shape (n, sum of the widths), float32, every value in [-1, 1], but for the weight of a site's intercept
+        and numbers outside of what is typical.
 
     Raises:
         RecordError: a column is absent (`missing` names all such) or holds something else than numbers.
@@ -123,12 +124,13 @@ def codes(values: NDArray[Any], levels: Sequence[Level], column: str) -> NDArray
 def _numeric(
     block: NDArray[np.float32], values: NDArray[Any], name: str, feature: Numeric
 ) -> NDArray[np.bool_]:
-    low, high = feature.range
+    low, high = feature.unit
+    least, most = map(feature.encoded, feature.range)
     number = numbers(values, name)
     missing = np.isnan(number)
     number[missing] = (low + high) / 2 if feature.missing is None else feature.missing
     with np.errstate(over="ignore"):  # what is far out is clipped anyway
-        block[:, 0] = np.clip((number - low) / (high - low) * 2 - 1, -1, 1)
+        block[:, 0] = np.clip((number - low) / (high - low) * 2 - 1, least, most)
     return missing
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 
 from tasks.contracts import Name
 
+MOST_TYPICAL = 20.0  # how far the ends of a range may lie in units of half its typical part
 MAX_ENCODED = 10_000  # columns of x; more is a mistake, and memory of every site
 
 Column = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -46,17 +47,23 @@ def canonical(value: object) -> float | str | None:
 
 
 class Numeric(_Settings):
-    """One column of x: `range` becomes [-1, 1], what lies outside counts as the nearer end."""
+    """One column of x: `range` becomes [-1, 1], what lies outside counts as the nearer end.
+
+    With `typical`, the part of the range where most values lie, that part becomes [-1, 1] and the range's ends lie
+    beyond: a column that fills a tenth of its range would else move its weight a hundred times more slowly than
+    another. It is a public diagonal preconditioner: known beforehand as the range is, and it costs no privacy.
+    """
 
     kind: Literal["numeric"]
     range: tuple[float, float]
-    missing: float | None = None  # stands for a missing value; default: the middle of the range
+    typical: tuple[float, float] | None = None  # inside the range
+    missing: float | None = None  # stands for a missing value; default: the middle of `unit`
     missing_indicator: bool = False  # one more column of x: 1 where the value is missing
 
-    @field_validator("range")
+    @field_validator("range", "typical")
     @classmethod
-    def _ascending(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not 0 < value[1] - value[0] < float("inf"):
+    def _ascending(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0 < value[1] - value[0] < float("inf"):
             raise ValueError(f"found {list(value)}, expected the lower end before the higher one")
         return value
 
@@ -64,7 +71,22 @@ class Numeric(_Settings):
     def _inside(self) -> Numeric:
         if self.missing is not None and not self.range[0] <= self.missing <= self.range[1]:
             raise ValueError(f"missing is {self.missing:g}, expected a value inside the range")
+        low, high = self.range
+        if not low <= self.unit[0] < self.unit[1] <= high:
+            raise ValueError(f"typical is {list(self.unit)}, expected a part of the range {[low, high]}")
+        if max(map(abs, map(self.encoded, self.range))) > MOST_TYPICAL:
+            raise ValueError(f"typical is narrower than the range reaches {MOST_TYPICAL:g} times; widen it")
         return self
+
+    @property
+    def unit(self) -> tuple[float, float]:
+        """What becomes [-1, 1]."""
+        return self.typical or self.range
+
+    def encoded(self, value: float) -> float:
+        """A value of the range as it stands in x."""
+        low, high = self.unit
+        return (value - low) / (high - low) * 2 - 1
 
     @property
     def width(self) -> int:
@@ -73,11 +95,10 @@ class Numeric(_Settings):
     @property
     def most_squared(self) -> float:
         """Of its columns of one record, together: an end of the range, or what a missing value becomes."""
+        most = max(self.encoded(end) ** 2 for end in self.range)
         if not self.missing_indicator:
-            return 1.0
-        low, high = self.range
-        centre = 0.0 if self.missing is None else (self.missing - low) / (high - low) * 2 - 1
-        return 1.0 + centre**2
+            return most
+        return max(most, 1.0 + (0.0 if self.missing is None else self.encoded(self.missing)) ** 2)
 
 
 class Category(_Settings):

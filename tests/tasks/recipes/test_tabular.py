@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from tasks.errors import RecordError, StudyError
 from tasks.recipes.base import Linear, Recipe
@@ -53,6 +54,22 @@ def test_numbers_are_scaled_by_the_public_range_and_clipped():
     feature = {"kind": "numeric", "range": [20, 80]}
 
     assert encoded(feature, "20", "50.0", " 80 ", "1e3", "-7") == [[-1], [0], [1], [1], [-1]]
+
+
+def test_what_is_typical_fills_the_unit_and_the_range_still_bounds():
+    """Cholesterol may be 100 to 600 and hardly is: scaled by its range alone its weight would creep."""
+    feature = {"kind": "numeric", "range": [100, 600], "typical": [180, 280]}
+
+    assert encoded(feature, "180", "280", "600", "9999", "0", None) == [
+        [-1], [1], [pytest.approx(7.4)], [pytest.approx(7.4)], [pytest.approx(-2.6)], [0],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("typical", [[90, 200], [200, 200], [200, 180], [350, 351]])
+def test_what_cannot_be_typical_is_refused(typical):
+    """Outside of the range, empty, or so narrow that one odd record would drown all others."""
+    with pytest.raises(ValidationError, match="typical"):
+        settings(features={"v": {"kind": "numeric", "range": [100, 600], "typical": typical}})
 
 
 def test_a_missing_number_is_the_middle_or_what_the_study_says():
@@ -290,6 +307,11 @@ def test_each_site_may_have_an_intercept_of_its_own():
         ({"kind": "numeric", "range": [0, 10]}, ["0", "10", "99", "-99", None]),
         ({"kind": "numeric", "range": [0, 10], "missing": 1, "missing_indicator": True}, ["0", "10", None]),
         ({"kind": "numeric", "range": [0, 10], "missing_indicator": True}, ["10", None]),
+        ({"kind": "numeric", "range": [0, 10], "typical": [2, 4]}, ["0", "10", "99", "3"]),
+        (
+            {"kind": "numeric", "range": [0, 9], "typical": [7, 9], "missing": 1, "missing_indicator": True},
+            ["0", "9", None],
+        ),
         ({"kind": "category", "values": ["a", "b"]}, ["a", "b", "z", None]),
         ({"kind": "category", "values": ["a", "b"], "missing_indicator": True}, ["a", None]),
         ({"kind": "category", "values": ["a"], "missing": "a", "missing_indicator": True}, ["a", None]),
