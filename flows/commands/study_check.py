@@ -62,15 +62,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _advice(study: Study) -> list[str]:
     """A clip norm that needs no tuning, where the recipe knows how long a record can be."""
-    from tasks.recipes import Linear, load_recipe
+    from tasks.recipes import load_recipe
+    from tasks.recipes.base import Linear
 
     recipe = load_recipe(study.recipe, study.recipe_settings)
     if not isinstance(recipe, Linear):
         return []
     longest = recipe.longest_record()
-    return [
-        f"by its ranges no record is longer than {longest:.3g}: a clip norm of {longest / 2:.2g} clips none at first"
-    ]
+    half = f"a clip norm of {longest / 2:.2g} clips none at first"
+    return [f"by its ranges no record is longer than {longest:.3g}: {half}"]
 
 
 def _training(study: Study) -> str:

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from tasks.errors import RecordError, StudyError
 from tasks.recipes.base import Linear, Recipe
@@ -68,8 +67,10 @@ def test_what_is_typical_fills_the_unit_and_the_range_still_bounds():
 @pytest.mark.parametrize("typical", [[90, 200], [200, 200], [200, 180], [350, 351]])
 def test_what_cannot_be_typical_is_refused(typical):
     """Outside of the range, empty, or so narrow that one odd record would drown all others."""
-    with pytest.raises(ValidationError, match="typical"):
-        settings(features={"v": {"kind": "numeric", "range": [100, 600], "typical": typical}})
+    with pytest.raises(StudyError, match="typical"):
+        LogisticRegression(
+            settings(features={"v": {"kind": "numeric", "range": [100, 600], "typical": typical}})
+        )
 
 
 def test_a_missing_number_is_the_middle_or_what_the_study_says():
