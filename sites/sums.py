@@ -28,6 +28,7 @@ from tasks.secagg.onesum import consent, mask_seeds, pledge
 from tasks.secagg.opening import unmask
 from tasks.secagg.relayed import MOST_RELAYED_BYTES, Agreed, Announced, Dealt, Listed, Seating, open_relayed
 from tasks.secagg.setup import Member, announce, deal
+from tasks.secagg.whole import open_whole
 from tasks.study import Study
 
 M = TypeVar("M", bound=Message)
@@ -160,6 +161,9 @@ class Summing:
         bound = self._bound(agreed.survivors)
         member = self._member(bound.sum.cohort_sha256)
         pledges = self._outbox.pledges(self._ticket.run)
+        if not agreed.consents:
+            kept, shares = open_whole(member, pledges, bound.sum, agreed.survivors)
+            return Said(shares.model_dump_json(), Bound(sum=bound.sum, pledge=kept.sums[-1]))
         opened = unmask(member, pledges, bound.sum, agreed.survivors, agreed.consents, self.verify)
         return Said(opened.model_dump_json())
 

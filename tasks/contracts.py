@@ -384,7 +384,7 @@ class Phases(Message):
 class Summed(Message):
     """How a round's updates were added without anybody seeing one."""
 
-    survivors_sha256: Sha256  # the list of sites that `threshold` of them have signed
+    survivors_sha256: Sha256  # the list of all sites, or one that `threshold` of them have signed
     sites: int = Field(ge=3)  # with keys for this sum
     threshold: int = Field(ge=2)
     bits: Literal[32, 64]

@@ -35,9 +35,9 @@ from tasks.registry import site_card
 from tasks.relay import find_relayed, read_relayed, relay
 from tasks.sealed import open_from_site
 from tasks.seats import Seats, is_silent, verifier
+from tasks.secagg.lists import consenting, survivors_of
 from tasks.secagg.masks import MaskStream
 from tasks.secagg.messages import Consent, Survivors, Unmasking
-from tasks.secagg.onesum import consenting, survivors_of
 from tasks.secagg.opening import recover
 from tasks.secagg.relayed import Listed
 from tasks.stepterms import descent_for

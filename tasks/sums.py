@@ -1,13 +1,7 @@
-"""Hub: add the vectors that sites have masked, and open nothing but their sum (secagg/onesum.py, opening.py).
-
-List, agree, open, each with tickets of the round; every step may be repeated,
-since which list counts is written down once. A list that sites have agreed to
-is never replaced: a round whose sum is not opened yet waits for its sites.
-"""
+"""Hub: add the vectors that sites have masked, and take off what opening.py has opened: nothing but their sum."""
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator, Mapping
 from statistics import median
@@ -20,31 +14,21 @@ from infra.hub import Hub
 from infra.orchestrator import step
 from tasks import parameters
 from tasks.collect import Collected, load_parameters
-from tasks.contracts import Code, Operation, Summed
+from tasks.contracts import Code, Summed
 from tasks.errors import ContractError, SecureSumError
 from tasks.follow import Answer
 from tasks.masked import load_masked, update_sum
+from tasks.opening import open_sum
 from tasks.parameters import Parameters
 from tasks.plan import RoundPlan
 from tasks.quorum import too_few
-from tasks.relay import relay
-from tasks.seats import Seats, hear, said, verifier
+from tasks.seats import Seats
 from tasks.secagg.fixedpoint import Words, word_type
 from tasks.secagg.groups import Group
 from tasks.secagg.keys import MaskSeeds
 from tasks.secagg.masks import MaskStream
-from tasks.secagg.messages import Consent, SumTerms, Survivors, Unmasking
-from tasks.secagg.onesum import consenting, survivors_of
-from tasks.secagg.opening import recover
-from tasks.secagg.relayed import Agreed, Listed
+from tasks.secagg.messages import SumTerms, Survivors
 from tasks.walked import Walked
-
-log = logging.getLogger(__name__)
-
-STEPS = {
-    "update": (Operation.AGREE, Operation.OPEN),
-    "scores": (Operation.AGREE_SCORES, Operation.OPEN_SCORES),
-}
 
 
 class Total(NamedTuple):
@@ -110,9 +94,11 @@ def add_up(
     Raises:
         SecureSumError: too few sites are there to agree or to open; the same call goes on when they are back.
     """
-    survivors, masks = _open(hub, plan, seats, sum_, answers, about)
+    survivors, recovered = open_sum(hub, plan, seats, sum_, answers, about)
     terms, cohort = seats.dealt.cohort.terms, seats.dealt.cohort
-    parts = {part: _total(hub, answers, survivors, part, seeds, sum_) for part, seeds in masks.items()}
+    parts = {
+        part: _total(hub, answers, survivors, part, seeds, sum_) for part, seeds in recovered.parts.items()
+    }
     summed = Summed(
         survivors_sha256=survivors.sha256, sites=len(cohort.dealt), threshold=terms.threshold, bits=terms.bits
     )
@@ -156,36 +142,6 @@ def numbers_of(total: Total) -> NDArray[np.float64]:
     values = total.words.view(np.int64 if total.words.itemsize == 8 else np.int32)
     result: NDArray[np.float64] = np.multiply(values, math.ldexp(1.0, -total.scale_bits), dtype=np.float64)
     return result
-
-
-def _open(
-    hub: Hub,
-    plan: RoundPlan,
-    seats: Seats,
-    sum_: SumTerms,
-    answers: Mapping[str, Answer],
-    about: tuple[str, str] | None,
-) -> tuple[Survivors, dict[tuple[str, ...], MaskSeeds]]:
-    """The list that counts, and the masks that are left in its sums. Raises SecureSumError."""
-    cohort, (agree, open_) = seats.dealt.cohort, STEPS[sum_.what]
-    updates = {a.site: a.receipt.update for a in answers.values() if a.receipt and a.receipt.update}
-    listed = Listed(
-        survivors=survivors_of(cohort, sum_, {site: u.payload_sha256 for site, u in updates.items()})
-    )
-    where, listed = relay(hub, sum_.run, plan.round, f"list-{sum_.what}", listed)
-    survivors = listed.survivors
-    heard = hear(hub, plan, agree, tuple(survivors.masked), where, seats.threshold, about)
-    consents = said(heard, Consent)
-    agreed = sorted(consenting(cohort, survivors, consents, verifier(hub, seats.members)))
-    if len(agreed) < seats.threshold:
-        raise SecureSumError(f"{len(agreed)} sites have agreed to the list, {seats.threshold} are needed")
-    agreement = Agreed(survivors=survivors, consents=tuple(consents))
-    where, _ = relay(hub, sum_.run, plan.round, f"agreed-{sum_.what}", agreement)
-    heard = hear(hub, plan, open_, tuple(agreed), where, seats.threshold, about)
-    recovered = recover(cohort, seats.dealt.announcements, sum_, survivors, said(heard, Unmasking))
-    for site in sorted(recovered.wrong):
-        log.warning("site %s: a share that it sent or dealt is wrong; the sum was opened without it", site)
-    return survivors, recovered.parts
 
 
 def _total(

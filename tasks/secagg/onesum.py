@@ -1,8 +1,8 @@
-"""One secure sum, both halves side by side: masks, and the agreement on who is in it. Opening it: opening.py.
+"""One secure sum: masks, and what a site binds itself to. Which lists may be summed: lists.py; opening it: opening.py.
 
     site  mask_seeds -> MaskSeeds     a fresh mask with each peer, and one of its own
     site  pledge -> Pledges           kept on disk with the masked bytes BEFORE these leave
-    hub   survivors_of -> Survivors   whose vectors arrived
+    hub   survivors_of -> Survivors   whose vectors arrived; if all did, whole.py goes on with one exchange less
     site  consent -> Consent          one list per round; kept on disk before it leaves
     site  unmask -> Unmasking         only against `threshold` consents to the same list
     hub   recover -> Recovered        what to take from the sum of the survivors' vectors
@@ -27,24 +27,15 @@ of all rounds dealt in one setup. docs/secure-aggregation.md has the argument.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
 from pydantic import Field
 
 from tasks.contracts import Message, Sha256
 from tasks.errors import SecureSumError
 from tasks.secagg import keys
 from tasks.secagg.keys import MaskSeeds
-from tasks.secagg.messages import (
-    Announcement,
-    Cohort,
-    Consent,
-    SumTerms,
-    Survivors,
-    Terms,
-    What,
-)
-from tasks.secagg.setup import Member, Sign, Verify, signed
+from tasks.secagg.lists import check_list, check_parts
+from tasks.secagg.messages import Announcement, Consent, SumTerms, Survivors, Terms, What
+from tasks.secagg.setup import Member, Sign
 from tasks.secagg.shamir import to_bytes
 
 
@@ -57,7 +48,7 @@ class Pledge(Message):
     parameters_sha256: Sha256
     sum_sha256: Sha256
     masked_sha256: Sha256
-    survivors_sha256: Sha256 | None = None
+    survivors_sha256: Sha256 | None = None  # the one list that it signs or opens
     step: int = Field(default=1, ge=1, exclude_if=lambda step: step == 1)
     whole: bool = Field(default=False, exclude_if=lambda whole: not whole)  # see whole.py
     # of a whole one: whether this site has given shares for it; None: its version did not note that
@@ -143,31 +134,27 @@ def pledge(
     return Pledges(sums=(*pledges.sums, new))
 
 
-def survivors_of(cohort: Cohort, sum_: SumTerms, masked: Mapping[str, str]) -> Survivors:
-    """Hub: the list to ask consent for. `masked`: digest of each site's vector that arrived whole.
-
-    A group of which fewer than `min_cohort` arrived is left out with all of its sites.
-
-    Raises:
-        SecureSumError: too few vectors; nothing can be opened. Try another attempt.
-    """
-    whole = {
-        site for part in _alive(cohort, sum_, masked) if len(part) >= cohort.terms.min_cohort for site in part
-    }
-    masked = {site: digest for site, digest in sorted(masked.items()) if site in whole or not sum_.groups}
-    survivors = Survivors(sum_sha256=sum_.sha256, masked=masked)
-    check_list(cohort, survivors)
-    return survivors
-
-
 def consent(
     member: Member, pledges: Pledges, sum_: SumTerms, survivors: Survivors, sign: Sign
 ) -> tuple[Pledges, Consent]:
     """Site: agree to a list. Keep the new pledges on disk before the consent leaves.
 
     Raises:
-        SecureSumError: not the newest sum, another list was agreed to, the list has not this site's bytes,
-            it is too short, or the whole may have been opened.
+        SecureSumError: as for `bound_to`, or the sum of all may have been opened.
+    """
+    kept, site, digest = bound_to(member, pledges, sum_, survivors), member.seat.site, survivors.sha256
+    if pledges.sums[-1].may_be_open_to_all:
+        raise SecureSumError(f"{site!r} may have opened the sum of all; it agrees to no other list")
+    draft = Consent(survivors_sha256=digest, site=site, signature="0" * 128)
+    return kept, draft.model_copy(update={"signature": sign(draft.canonical).hex()})
+
+
+def bound_to(member: Member, pledges: Pledges, sum_: SumTerms, survivors: Survivors) -> Pledges:
+    """Site: its pledges with the newest sum bound to a list, the only one that it ever signs or opens.
+
+    Raises:
+        SecureSumError: not the newest sum, it is bound to another list, the list has not this site's bytes, or is
+            too short.
     """
     site, digest = member.seat.site, survivors.sha256
     check_list(member.cohort, survivors)
@@ -175,30 +162,12 @@ def consent(
     newest = pledges.sums[-1] if pledges.sums else None
     if newest is None or {newest.sum_sha256, survivors.sum_sha256} != {sum_.sha256}:
         raise SecureSumError(f"the newest sum of {site!r} is another one; an older sum stays closed")
-    if newest.may_be_open_to_all:
-        raise SecureSumError(f"{site!r} may have opened the sum of all; it agrees to no other list")
     if newest.survivors_sha256 not in (None, digest):
         raise SecureSumError(f"{site!r} has agreed to another list of survivors; the hub shows two")
     if survivors.masked.get(site) != newest.masked_sha256:
         raise SecureSumError(f"the list does not hold the vector that {site!r} sent")
-    agreed = newest.model_copy(update={"survivors_sha256": digest, "whole": False, "opened": None})
-    kept = Pledges(sums=(*pledges.sums[:-1], agreed))
-    draft = Consent(survivors_sha256=digest, site=site, signature="0" * 128)
-    return kept, draft.model_copy(update={"signature": sign(draft.canonical).hex()})
-
-
-def consenting(
-    cohort: Cohort, survivors: Survivors, consents: Iterable[Consent], verify: Verify
-) -> frozenset[str]:
-    """Both: the survivors that signed this very list."""
-    check_list(cohort, survivors)
-    return frozenset(
-        c.site
-        for c in consents
-        if c.site in survivors.masked
-        and c.survivors_sha256 == survivors.sha256
-        and signed(c, c.site, c.signature, verify)
-    )
+    bound = newest.model_copy(update={"survivors_sha256": digest, "whole": False, "opened": None})
+    return Pledges(sums=(*pledges.sums[:-1], bound))
 
 
 def _check_new(member: Member, pledges: Pledges, sum_: SumTerms) -> int:
@@ -234,34 +203,6 @@ def _check_parted(member: Member, sum_: SumTerms) -> None:
         raise SecureSumError("too few sites of this one's group are here, and it joins no other")
     if any(len(group) < cohort.terms.min_cohort for group in sum_.groups):
         raise SecureSumError(f"a group of the sum has fewer than {cohort.terms.min_cohort} sites")
-
-
-def check_list(cohort: Cohort, survivors: Survivors) -> None:
-    """Raises SecureSumError where a list names strangers, or too few sites to be summed."""
-    terms = cohort.terms
-    if not set(survivors.masked) <= set(cohort.dealt):
-        raise SecureSumError("the list of survivors names a site outside the cohort")
-    least = max(terms.threshold, terms.min_cohort)
-    if len(survivors.masked) < least:
-        raise SecureSumError(
-            f"{len(survivors.masked)} vectors arrived and a sum needs {least}; try again later"
-        )
-
-
-def check_parts(cohort: Cohort, sum_: SumTerms, survivors: Survivors) -> None:
-    """Raises SecureSumError where the sum of a group would be of some, but fewer than `min_cohort`, sites."""
-    for part in _alive(cohort, sum_, survivors.masked):
-        if 0 < len(part) < cohort.terms.min_cohort:
-            raise SecureSumError(
-                f"the list has {len(part)} sites of a group, and its sum needs {cohort.terms.min_cohort}: it shows "
-                f"too much of each; leave that group out"
-            )
-
-
-def _alive(cohort: Cohort, sum_: SumTerms, masked: Iterable[str]) -> list[tuple[str, ...]]:
-    """Of each part of a sum, the sites whose vectors arrived."""
-    there = set(masked)
-    return [tuple(site for site in part if site in there) for part in sum_.parts(cohort)]
 
 
 def public_of(announcement: Announcement, number: int) -> bytes:

@@ -1,7 +1,7 @@
 """Opening one secure sum: what survivors give, and what the hub makes of it.
 
 A site gives shares only for the list that it has agreed to, and only against
-`threshold` signatures under it. The hub checks every secret that it puts
+`threshold` signatures under it; for the list of all without any (whole.py). The hub checks every secret that it puts
 together against what its owner announced at the setup, so that a wrong share
 is found, named and left out where enough right ones are there.
 """
@@ -17,8 +17,9 @@ from tasks.contracts import Name
 from tasks.errors import SecureSumError
 from tasks.secagg import keys
 from tasks.secagg.keys import MaskSeeds
+from tasks.secagg.lists import check_list, check_parts, consenting
 from tasks.secagg.messages import Announcement, Cohort, Consent, SumTerms, Survivors, Terms, Unmasking
-from tasks.secagg.onesum import Pledges, check_list, check_parts, consenting, number_of, public_of
+from tasks.secagg.onesum import Pledges, number_of, public_of
 from tasks.secagg.setup import Member, Verify, member_share
 from tasks.secagg.shamir import PRIME, combine, from_bytes, to_bytes, weights
 

@@ -54,16 +54,16 @@ class Dealt(Message):
 
 
 class Listed(Message):
-    """For `agree`: whose vectors have arrived."""
+    """For `agree`: whose vectors have arrived. For `open` where all have: it is read as `Agreed` of nobody."""
 
     survivors: Survivors
 
 
 class Agreed(Message):
-    """For `open`: who has signed the list."""
+    """For `open`: who has signed the list; nobody where it is of all sites (whole.py)."""
 
     survivors: Survivors
-    consents: tuple[Consent, ...] = Field(max_length=MOST_SITES)
+    consents: tuple[Consent, ...] = Field(default=(), max_length=MOST_SITES)
 
 
 def open_relayed(raw: bytes | None, sha256: str, model: type[M]) -> M:

@@ -121,15 +121,15 @@ def refused(world, study):
 
 def test_a_hub_that_leaves_one_site_of_a_group_out_opens_nothing(tmp_path, monkeypatch):
     """Two shares are less than the noise that is accounted: nobody agrees to such a list."""
-    sums = importlib.import_module("tasks.sums")
-    right = sums.survivors_of
+    opening = importlib.import_module("tasks.opening")
+    right = opening.survivors_of
 
     def short(cohort, sum_, masked):
         whole = right(cohort, sum_, masked)
         left = {site: digest for site, digest in whole.masked.items() if site != sum_.groups[0][0]}
         return whole.model_copy(update={"masked": left})
 
-    monkeypatch.setattr(sums, "survivors_of", short)
+    monkeypatch.setattr(opening, "survivors_of", short)
 
     keys = refused(nine(tmp_path), grouped(rounds=1))
     assert any("list-update" in key for key in keys) and not any("agreed-update" in key for key in keys)

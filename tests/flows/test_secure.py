@@ -21,7 +21,7 @@ from tasks import layout, parameters
 from tasks.card import publish_card
 from tasks.commit import load_records
 from tasks.contracts import Code, Metrics, Receipt, RoundRecord
-from tasks.errors import QuorumError
+from tasks.errors import QuorumError, RefusedError
 from tasks.propose import propose
 from tasks.registry import admit, revoke, site_card
 from tasks.sealed import open_from_site
@@ -32,7 +32,11 @@ SEEDED = "testing: {seeded_noise: true}\n"
 
 
 def four(folder: Path, rule=None, extra: str = SEEDED) -> Federation:
-    files = [write_site(folder / "files", site, extra=extra) for site in FOUR]
+    return of(FOUR, folder, rule, extra)
+
+
+def of(sites: tuple[str, ...], folder: Path, rule=None, extra: str = SEEDED) -> Federation:
+    files = [write_site(folder / "files", site, extra=extra) for site in sites]
     store = open_store((folder / "federation" / "store").absolute().as_uri())
     store = Tampering(store, rule) if rule else store
     return Federation(folder / "federation", [load_site(f) for f in files], store)
@@ -264,11 +268,9 @@ def test_a_site_that_dies_at_each_of_its_writes_sends_the_same_bytes(tmp_path, u
     assert trained(federation)["south"] == ((1, "charged"), (2, "charged"))
 
 
-@pytest.mark.parametrize(
-    "silent_from", ["announce", "deal", "train", "agree", "open", "evaluate", "agree_scores"]
-)
+@pytest.mark.parametrize("silent_from", ["announce", "deal", "train", "open", "evaluate", "open_scores"])
 def test_a_site_that_is_lost_at_any_step_stops_nobody(tmp_path, silent_from):
-    """Three of four agree and open; what was masked for the lost one is taken off again."""
+    """The other three open, or agree first; what was masked for the lost one is taken off again."""
     gone: list[bool] = []
 
     def rule(key, data):
@@ -288,6 +290,88 @@ def test_a_site_that_is_lost_at_any_step_stops_nobody(tmp_path, silent_from):
     assert record.sites["west"].code in (code, Code.NO_ANSWER if code else None)
 
 
+@pytest.mark.parametrize("silent_from", ["agree", "open", "agree_scores", "open_scores"])
+def test_a_second_site_that_is_lost_after_the_list_stops_nobody(tmp_path, silent_from):
+    """One of five sends no vector, so that the others must agree; of these another one falls."""
+    gone: list[bool] = []
+
+    def rule(key, data):
+        if key.startswith("sites/west/out/") and ("-train/" in key or "-evaluate/" in key):
+            return None
+        if key.startswith("sites/east/out/toy-1/") and key.split("/")[4].split("-", 2)[2] == silent_from:
+            gone.append(True)
+        return None if gone and key.startswith("sites/east/out/") else data
+
+    federation = of((*FOUR, "xena"), tmp_path, rule)
+    sites = (*FOUR, "xena")
+    federation.run(secure(rounds=1, sites=sites, secure_aggregation={"on": True, "threshold": 3}), "toy-1")
+    record = last(federation.hub, "toy-1")
+
+    assert gone
+    assert record.cohort == ("east", "north", "south", "xena")
+    assert record.metrics.auroc is not None
+
+
+def operations(federation: Federation) -> set[str]:
+    """Of all tickets that a site has answered in the run."""
+    kept = federation.agents["north"].outbox.folder.glob("toy-1/*.json")
+    return {path.stem.split("-", 2)[2] for path in kept}
+
+
+def test_the_list_of_all_is_opened_without_a_signature(undisturbed, tmp_path):
+    """One exchange less for each sum, where nobody is missing; and signatures where somebody is."""
+    assert operations(undisturbed[True][0]) == {
+        "announce",
+        "deal",
+        "train",
+        "open",
+        "evaluate",
+        "open_scores",
+    }
+
+    federation = four(tmp_path, lambda key, data: None if "west/out" in key and "-evaluate/" in key else data)
+    federation.run(secure(rounds=1), "toy-1")
+
+    assert "agree" not in operations(federation) and "agree_scores" in operations(federation)
+
+
+def test_sites_of_the_version_before_are_asked_for_signatures_first(tmp_path, monkeypatch, undisturbed):
+    """They know no list without signatures: the hub asks them as it always did, for the same list."""
+
+    def unknown(*_args):
+        raise RefusedError(Code.BAD_TICKET, "what was passed on is no Agreed")
+
+    monkeypatch.setattr("sites.sums.open_whole", unknown)
+    federation = four(tmp_path)
+    federation.run(secure(rounds=2), "toy-1")
+
+    assert {"agree", "agree_scores"} <= operations(federation)
+    assert np.array_equal(weights(federation.hub, last(federation.hub, "toy-1")), undisturbed[True][2])
+
+
+@pytest.mark.parametrize("until", ["agree", "open"])
+def test_a_run_of_a_hub_of_the_version_before_goes_on(tmp_path, monkeypatch, until, undisturbed):
+    """It had asked for signatures under the list of all; whatever was said before, the newer hub opens the same sum."""
+    federation = four(tmp_path)
+    real, waits = federation.hub, federation.wait
+
+    def wait(seconds):
+        waits(seconds)
+        if f"00001-01-{until}.json" in str(real.store.list("sites/north/in/tickets/toy-1/")):
+            raise Killed
+
+    with monkeypatch.context() as before, pytest.raises(Killed):
+        before.setattr("tasks.opening.is_whole", lambda *_: False)
+        federation.hub = real.with_clock(federation.now, wait)
+        federation.run(secure(rounds=2), "toy-1")
+    federation._ahead += 120  # its lease is over
+    federation.hub = real
+    federation.run(secure(rounds=2), "toy-1")
+
+    assert np.array_equal(weights(real, last(real, "toy-1")), undisturbed[True][2])
+    assert trained(federation) == dict.fromkeys(FOUR, ((1, "charged"), (2, "charged")))
+
+
 def test_two_lost_sites_of_four_pause_the_run_and_nothing_is_opened(tmp_path):
     """Below the threshold nobody can open; the vectors are kept, and the same ones are added when the two are back."""
     gone: list[bool] = []
@@ -301,9 +385,9 @@ def test_two_lost_sites_of_four_pause_the_run_and_nothing_is_opened(tmp_path):
     hub, waits = federation.hub, federation.wait
 
     def wait(seconds):
-        waits(seconds)
         if hub.store.list(f"{layout.sums_prefix('toy-1')}00002-list-update"):
             gone.append(True)
+        waits(seconds)
 
     federation.hub = hub.with_clock(federation.now, wait)
     with pytest.raises(QuorumError, match=r"secure sum of update: .* are needed"):
@@ -374,9 +458,10 @@ def test_figures_that_cannot_be_opened_stop_no_round(tmp_path):
     gone: list[bool] = []
 
     def rule(key, data):
-        if key.startswith("sites/west/out/toy-1/") and "-agree_scores/" in key:
-            gone.append(True)
-        return None if gone and key.startswith(("sites/west/out/", "sites/south/out/")) else data
+        lost = bool(gone) and key.startswith(("sites/west/out/", "sites/south/out/"))
+        if key.startswith("sites/west/out/toy-1/") and key.endswith("-evaluate/receipt.json"):
+            gone.append(True)  # with this one all four are listed
+        return None if lost else data
 
     federation = four(tmp_path, rule)
     federation.run(secure(rounds=1), "toy-1")

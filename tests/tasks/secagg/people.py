@@ -12,7 +12,7 @@ import numpy as np
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from tasks.secagg import onesum, opening, setup, whole
+from tasks.secagg import lists, onesum, opening, setup, whole
 from tasks.secagg.fixedpoint import FixedPoint
 from tasks.secagg.masks import MaskStream, masked_chunks, summed_chunks
 from tasks.secagg.messages import SumTerms, Terms, default_threshold
@@ -112,7 +112,7 @@ class World:
         return {n: self.sites[n].mask(sum_, values[n], self.codec, whole) for n in names or self.sites}
 
     def survivors(self, sum_, masked):
-        return onesum.survivors_of(
+        return lists.survivors_of(
             self.cohort, sum_, {n: hashlib.sha256(m).hexdigest() for n, m in masked.items()}
         )
 

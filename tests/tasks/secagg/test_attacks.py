@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from tasks.errors import SecureSumError
-from tasks.secagg import keys, onesum, setup
+from tasks.secagg import keys, lists, onesum, setup
 from tasks.secagg.messages import Consent, Dealing
 from tasks.secagg.onesum import Pledges
 from tasks.secagg.opening import unmask
@@ -260,7 +260,7 @@ def test_forged_consents_do_not_count():
         own[0],
         _signed_by(world.sites["site-03"], survivors),  # truly signed, but it is not on the list
     ]
-    assert onesum.consenting(world.cohort, survivors, own + forged, world.verify) == {"site-00"}
+    assert lists.consenting(world.cohort, survivors, own + forged, world.verify) == {"site-00"}
     with pytest.raises(SecureSumError, match="1 survivors agreed"):
         world.sites["site-00"].unmask(sum_, survivors, own + forged)
 
