@@ -33,6 +33,7 @@ _SPENT = (
     "noise_multiplier",
     "local_steps",
     "sensitivity",
+    "clip_norm",
 )
 
 
@@ -127,6 +128,7 @@ def _site(site: SiteRound) -> dict[str, Any]:
         "noise_multiplier": site.spent.noise_multiplier if site.spent else None,
         "local_steps": site.spent.local_steps if site.spent else None,
         "sensitivity": site.spent.sensitivity if site.spent else None,
+        "clip_norm": site.spent.clip_norm if site.spent else None,
         "metrics": site.metrics.model_dump(),
         "attempts": site.attempts,
         "steps": site.steps,

@@ -78,7 +78,7 @@ def with_canaries(study: Study, count: int) -> Study:
         study.local_steps > 1
     ):  # canaries are records too, and no site may have more than the steps are made for
         terms["privacy"]["people"] += count
-    length = LOUD * (study.privacy.clip_norm or 1.0)
+    length = LOUD * (study.privacy.most_clip or 1.0)
     wrapped = {"recipe": study.recipe, "settings": study.recipe_settings, "canaries": count, "length": length}
     return Study.model_validate(terms | {"recipe": RECIPE, "recipe_settings": wrapped})
 

@@ -33,6 +33,7 @@ from sites.policyterms import Policy
 from tasks import layout
 from tasks.contracts import Code, Message, Name, Operation, Receipt, Sha256, Update
 from tasks.errors import ContractError, RefusedError
+from tasks.privacy.counted import split
 from tasks.privacy.distributed import Mechanism
 from tasks.privacy.events import GaussianEvent
 from tasks.study import Study
@@ -138,17 +139,22 @@ def norm_bound(study: Study, event: GaussianEvent | None, batch: float, numbers:
     With SGD: learning_rate x steps x clip_norm x (units drawn + noise_multiplier x (sqrt(numbers) + 10)) /
     batch. Noise of d numbers is longer than sqrt(d) + 10 standard deviations less than once in 10^21 (Laurent &
     Massart 2000, lemma 1). Where b units are drawn in expectation, fewer than 1.5 b + 12 sqrt(b) + 50 are, as
-    seldom (Bernstein's inequality; 1.5 for the rounding of b in tasks/bands.py). With Adam a number moves at most
+    seldom (Bernstein's inequality; 1.5 for the rounding of b in tasks/bands.py). A clip norm that adapts counts as the
+    largest that the study allows, with the noise that a step has then. With Adam a number moves at most
     ADAM_STEP learning rates in a step. One part in a hundred is for the rounding of float32.
     """
-    if event is None or study.privacy.clip_norm is None:
+    clip_norm = study.privacy.most_clip
+    if event is None or clip_norm is None:
         return None
     travel = 1.01 * study.local.learning_rate * event.steps
     if study.local.optimizer == "adam":
         return travel * ADAM_STEP * math.sqrt(numbers)
     drawn = 1.5 + 12 / math.sqrt(batch) + 50 / batch
-    noise = event.noise_multiplier * (math.sqrt(numbers) + 10) / batch
-    return travel * study.privacy.clip_norm * (drawn + noise)
+    multiplier = (
+        split(event.noise_multiplier).gradients if study.privacy.adaptive_clip else event.noise_multiplier
+    )
+    noise = multiplier * (math.sqrt(numbers) + 10) / batch
+    return travel * clip_norm * (drawn + noise)
 
 
 class Egress:

@@ -92,6 +92,7 @@ class TrainJob(RowsJob):
     seeded_noise: bool
     threads: int
     update_norm: float | None = None  # what the update is shortened to
+    clip_norm: float | None = None  # that adapts: where this site's last round has left it
 
 
 class StepsJob(RowsJob):
@@ -174,6 +175,7 @@ class Trained(_Strict):
     kind: Literal["train"] = "train"
     began_at: float
     payload_bytes: int
+    clip_norm: float | None = None  # that adapts: where it is now
 
 
 class Scored(_Strict):

@@ -64,7 +64,7 @@ def walked(
     from tasks.recipes import linear
     from tasks.stepterms import descent_for
 
-    start, clip_norm = flat(base), study.privacy.clip_norm or 0.0
+    start, clip_norm = flat(base), study.privacy.first_clip or 0.0
     terms, model = descent_for(study, start.size), linear(recipe)
     step = terms.local_step(study.asked)
     if not np.linalg.norm(start) <= farthest_start(step, clip_norm):

@@ -167,6 +167,17 @@ class Outbox:
             if fact.updated and fact.operation == Operation.TRAIN
         ]
 
+    def clip_norm(self, run: str, before: int) -> float | None:
+        """Where the newest update of earlier rounds has left a clip norm that adapts; None: nowhere.
+
+        It is in the file of the answer that keeps that update, so that both count or neither.
+        """
+        facts = sorted(self._run(run).facts.values(), reverse=True)
+        trained = (f for f in facts if f.updated and f.operation == Operation.TRAIN and f.round < before)
+        newest = next(trained, None)
+        update = _read(self._path(newest.name)).receipt.update if newest else None
+        return update.spent.clip_norm if update and update.spent else None
+
     def pledges(self, run: str) -> Pledges:
         """What this site has bound itself to in the secure sums of a run, oldest first."""
         return Pledges(sums=tuple(bound.pledge for bound in self._run(run).bounds.values()))

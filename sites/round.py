@@ -286,8 +286,11 @@ def _train(
         seeded_noise=site.settings.testing.seeded_noise,
         threads=site.settings.resources.threads,
         update_norm=task.bound,
+        clip_norm=desk.outbox.clip_norm(task.ticket.run, task.ticket.round),
     )
     trained = workplace.run(job, Trained, task.given)
+    if spent is not None and task.study.privacy.adaptive_clip is not None:
+        spent = spent.model_copy(update={"clip_norm": _allowed(trained.clip_norm, task.study)})
     shown = band(task.survey.records) if site.settings.disclosure.records else None
     if task.study.privacy.mode == "distributed":
         masked = _words(task, workplace)
@@ -304,6 +307,16 @@ def _train(
         payload = desk.identity.encrypt(payload, desk.hub, place)
     update = Update(payload_sha256=_sha256(payload), payload_bytes=len(payload), spent=spent)
     return Done(update=update, payload=payload, first_line_at=trained.began_at, records=shown)
+
+
+def _allowed(clip_norm: float | None, study: Study) -> float:
+    """A clip norm that a job has come to. Raises RefusedError: training_failed: none that the study allows."""
+    terms = study.privacy.adaptive_clip
+    if terms is None or clip_norm is None or not terms.least <= clip_norm <= terms.most:
+        raise RefusedError(
+            Code.TRAINING_FAILED, "training ended with a clip norm that the study does not allow"
+        )
+    return clip_norm
 
 
 def _words(task: Task, workplace: Workplace) -> Masked:

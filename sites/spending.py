@@ -186,7 +186,7 @@ def _spent(plan: RunPlan, standing: Standing, study: Study) -> Spent:
         steps=event.steps,
         epsilon_limit=study.privacy.epsilon or 0.0,
         local_steps=study.local_steps if several else None,
-        sensitivity=study.local_steps * (study.privacy.clip_norm or 0.0) if several else None,
+        sensitivity=study.local_steps * (study.privacy.first_clip or 0.0) if several else None,
         against=plan.planned.against[at] if plan.planned.against else None,
     )
 

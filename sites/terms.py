@@ -87,13 +87,23 @@ def _privacy(study: Study, site: Site) -> Iterator[str]:
     unit = "person" if getattr(site.settings.sources.get(study.name), "person", None) else "record"
     yield (
         f"  privacy of one {unit}: epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for a whole run, "
-        f"gradients clipped at {privacy.clip_norm:g}; every run spends it anew"
+        f"gradients clipped at {_clipping(study)}; every run spends it anew"
     )
     if privacy.mode == "distributed":
         yield from _against(study, site)
     if privacy.mode == "local":
         yield f"    one round by itself: epsilon {epsilon_of_a_round(study, limits.min_records):.4g}"
     yield f"    this site stops at epsilon {limits.epsilon:g} (delta {limits.delta:g}) for all studies on the same data"
+
+
+def _clipping(study: Study) -> str:
+    terms = study.privacy.adaptive_clip
+    if terms is None:
+        return f"{study.privacy.first_clip:g}"
+    return (
+        f"{terms.start:g} at first, then near quantile {terms.quantile:g} of their norms, as this site counts "
+        f"({terms.least:g} to {terms.most:g}; with noise, said in each receipt, covered by the same epsilon)"
+    )
 
 
 def _against(study: Study, site: Site) -> Iterator[str]:

@@ -15,6 +15,7 @@ from tasks.bands import public_units
 from tasks.contracts import Code
 from tasks.errors import ContractError, RefusedError
 from tasks.learning import train
+from tasks.learning.clipnorm import ClipNorm
 from tasks.learning.schedule import schedule
 from tasks.parameters import Parameters
 from tasks.privacy.noise import NoiseSource
@@ -45,6 +46,8 @@ def work(job: TrainJob, folder: Path, watch: Watch, began_at: float) -> Trained:
         raise RefusedError(
             Code.TRAINING_FAILED, "the data changed while the round was being planned; nothing left"
         )
+    privacy = job.study.privacy
+    clip = ClipNorm(privacy, job.clip_norm) if privacy.adaptive_clip else None
     new = train(
         recipe,
         base,
@@ -52,17 +55,18 @@ def work(job: TrainJob, folder: Path, watch: Watch, began_at: float) -> Trained:
         y,
         persons,
         local=job.study.local,
-        privacy=job.study.privacy,
+        privacy=privacy,
         noise_multiplier=job.event.noise_multiplier if job.event else 0.0,
         noise=_noise(job),
         progress=_progress(watch),
+        clip=clip,
     )
     update = bounded(parameters.subtract(new, base), job.update_norm)
     if not parameters.is_finite(update):
         raise RefusedError(Code.NOT_FINITE, "the update is not finite; lower learning_rate")
     raw = parameters.to_bytes(update)
     (folder / UPDATE).write_bytes(raw)
-    return Trained(began_at=began_at, payload_bytes=len(raw))
+    return Trained(began_at=began_at, payload_bytes=len(raw), clip_norm=clip.now if clip else None)
 
 
 def _share(

@@ -1,10 +1,11 @@
-"""A bound on updates that follows a quantile of their norms, from round to round. Light: an agent reads it too.
+"""A bound that follows a quantile of norms: of updates from round to round, of gradients from step to step. Light.
 
-Each site says one thing beside its update: whether it was shorter than the
+Of updates each site says one thing beside its update: whether it was shorter than the
 round's bound. The share of those moves the bound of the next round. What a site
 says follows from the very update that it sends: in privacy mode local that is
 private by itself, and so the bit costs nothing; in mode none nothing is private.
-Sites hold to a bound that a ticket tells them only within the study's terms.
+Sites hold to a bound that a ticket tells them only within the study's terms. Of gradients
+a site counts by itself, with noise (learning/clipnorm.py).
 
 Source: Andrew, Thakkar, McMahan and Ramaswamy 2021, algorithm 1, arXiv:1905.03871 (geometric update).
 """
@@ -23,24 +24,28 @@ _EDGE = 1 - 2**-20  # an update that was shortened ends nearer to its bound than
 
 
 class AdaptiveNorm(Message):
-    """`start`: bound of a run's first round. It never leaves `least` to `most`; `quantile` of updates are within."""
+    """`start`: bound at a run's begin. It never leaves `least` to `most`; `quantile` of norms are within.
+
+    `rate`: how fast it goes there; None: RATE.
+    """
 
     start: float = Field(default=1.0, ge=1e-9, le=1e9)
     least: float = Field(default=0.01, ge=1e-9, le=1e9)
     most: float = Field(default=10.0, ge=1e-9, le=1e9)
     quantile: float = Field(default=0.5, gt=0, lt=1)
+    rate: float | None = Field(default=None, gt=0, le=2)
 
     @model_validator(mode="after")
     def _in_order(self) -> AdaptiveNorm:
         if not self.least <= self.start <= self.most:
             raise ValueError(
-                f"update_norm: expected least <= start <= most, got {self.least:g}, {self.start:g}, {self.most:g}"
+                f"expected least <= start <= most, got {self.least:g}, {self.start:g}, {self.most:g}"
             )
         return self
 
     def after(self, bound: float, share: float) -> float:
-        """The bound of the next round, from this round's and the share of updates that it left as they were."""
-        return min(max(next_bound(bound, share, self.quantile), self.least), self.most)
+        """The next bound, from this one and the share of norms that were within it."""
+        return min(max(next_bound(bound, share, self.quantile, self.rate or RATE), self.least), self.most)
 
 
 def is_within(norm: float, bound: float) -> bool:
@@ -48,20 +53,21 @@ def is_within(norm: float, bound: float) -> bool:
     return norm < bound * _EDGE
 
 
-def next_bound(bound: float, within: float, quantile: float) -> float:
-    """The bound of the next round: towards the given quantile of the sites' norms.
+def next_bound(bound: float, within: float, quantile: float, rate: float = RATE) -> float:
+    """The next bound: towards the given quantile of norms.
 
     Args:
-        bound: of this round, > 0.
-        within: share of the sites whose update was not longer. A site that lies can move it outside [0, 1], where
+        bound: this one, > 0.
+        within: share of norms that were not longer. A site that lies, or noise, can move it outside [0, 1], where
             it counts as the nearer end.
-        quantile: share of the sites that the bound shall leave as they are, in (0, 1).
+        quantile: share of norms that the bound shall leave as they are, in (0, 1).
+        rate: > 0, how far at once: the logarithm moves by at most so much.
 
     Raises:
         AggregationError: an impossible number.
     """
     if not (bound > 0 and math.isfinite(within) and 0 < quantile < 1):
         raise AggregationError(
-            f"cannot adapt the bound {bound:g}, {within:g} of sites within it, to quantile {quantile:g}"
+            f"cannot adapt the bound {bound:g}, {within:g} of norms within it, to quantile {quantile:g}"
         )
-    return bound * math.exp(-RATE * (min(max(within, 0.0), 1.0) - quantile))
+    return bound * math.exp(-rate * (min(max(within, 0.0), 1.0) - quantile))

@@ -288,6 +288,8 @@ class Spent(Message):
     # in privacy mode distributed: steps before a site's part of a sum leaves, and by how much one record moves that
     local_steps: int | None = Field(default=None, ge=2, le=10_000, exclude_if=_empty)
     sensitivity: float | None = Field(default=None, gt=0, exclude_if=_empty)
+    # in privacy mode local, where it adapts: what the site's next round begins with; `epsilon` covers it
+    clip_norm: float | None = Field(default=None, gt=0, exclude_if=_empty)
     against: Against | None = Field(default=None, exclude_if=_empty)  # `epsilon` is hub_with_missing of these
 
 

@@ -126,7 +126,8 @@ def settings(study: Study) -> dict[str, str]:
     shown |= {f"local.{key}": value for key, value in study.local.model_dump().items()}
     combined = study.aggregation.model_dump(exclude_none=True)
     shown |= {f"aggregation.{key}": value for key, value in combined.items()}
-    shown |= {f"privacy.{key}": value for key, value in study.privacy.model_dump(exclude_none=True).items()}
+    private = study.privacy.model_dump(exclude_none=True).items()
+    shown |= {f"privacy.{key}": json.dumps(v) if isinstance(v, dict) else v for key, v in private}
     return {key: f"{value:g}" if isinstance(value, float) else str(value) for key, value in shown.items()}
 
 
@@ -160,6 +161,7 @@ def site_metrics(site: SiteRound) -> dict[str, float]:
             shown["dp/epsilon_hub_with_missing"] = site.spent.against.hub_with_missing
             shown["dp/epsilon_all_others"] = site.spent.against.all_others
         shown["dp/sensitivity"] = site.spent.sensitivity
+        shown["dp/clip_norm"] = site.spent.clip_norm
     return {key: float(value) for key, value in shown.items() if value is not None}
 
 

@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from tasks.adaptive import AdaptiveNorm
 from tasks.cohort import Asynchronous, Cohort, CoolDown
 from tasks.contracts import Message, Name
 from tasks.rules import Aggregation
@@ -69,16 +70,37 @@ class Privacy(Message):
     adds its share of the noise, and the sums of a run are (epsilon, delta)-DP together, whatever `missing` of the
     sites are lost or tell the hub all they know (default: as many as may be missing in a sum); `people` is
     about how many people, or records, all sites train on together, a public number. `steps` of a round of mode
-    distributed (default 1) follow each other in lockstep while the sites' jobs stay warm.
+    distributed (default 1) follow each other in lockstep while the sites' jobs stay warm. `clip_norm`: adaptive, or a
+    mapping, of mode local: each site's own follows a quantile of its people's gradients (learning/clipnorm.py).
     """
 
     mode: Literal["local", "distributed", "none"]
     epsilon: float | None = Field(default=None, gt=0)
     delta: float | None = Field(default=None, gt=0, lt=1)
-    clip_norm: float | None = Field(default=None, ge=1e-6, le=1e6)
+    clip_norm: Annotated[float, Field(ge=1e-6, le=1e6)] | AdaptiveNorm | None = None
     people: int | None = Field(default=None, ge=1, le=10**12)
     missing: int | None = Field(default=None, ge=0, le=50)
     steps: int | None = Field(default=None, ge=1, le=MOST_SUMS)
+
+    @field_validator("clip_norm", mode="before")
+    @classmethod
+    def _in_a_word(cls, value: Any) -> Any:
+        return {} if value == "adaptive" else value
+
+    @property
+    def adaptive_clip(self) -> AdaptiveNorm | None:
+        """How the clip norm follows the gradients; None: it is fixed, or there is none."""
+        return self.clip_norm if isinstance(self.clip_norm, AdaptiveNorm) else None
+
+    @property
+    def first_clip(self) -> float | None:
+        """The clip norm of a run's first step."""
+        return self.clip_norm.start if isinstance(self.clip_norm, AdaptiveNorm) else self.clip_norm
+
+    @property
+    def most_clip(self) -> float | None:
+        """The largest clip norm that can be in force."""
+        return self.clip_norm.most if isinstance(self.clip_norm, AdaptiveNorm) else self.clip_norm
 
     @model_validator(mode="after")
     def _complete(self) -> Privacy:
@@ -91,6 +113,13 @@ class Privacy(Message):
             raise ValueError("mode none takes no epsilon, delta or clip_norm; remove them or use mode local")
         if self.mode == "distributed":
             numbers["people"] = self.people
+        if self.mode == "distributed" and self.adaptive_clip:
+            raise ValueError(
+                "mode distributed has one clip_norm for all sites and steps, which noise and step size are made for; "
+                "set a number (half the length of the longest record is a good one), or use mode local"
+            )
+        if self.adaptive_clip and not 1e-6 <= self.adaptive_clip.least <= self.adaptive_clip.most <= 1e6:
+            raise ValueError("clip_norm: expected least of at least 1e-6 and most of at most 1e6")
         missing = [key for key, v in numbers.items() if v is None]
         if self.mode != "none" and missing:
             raise ValueError(f"mode {self.mode} needs {', '.join(missing)}")

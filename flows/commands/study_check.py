@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     elif privacy.mode == "distributed":
         print(
             f"  privacy  distributed: the sums of a whole run are ({privacy.epsilon:g}, {privacy.delta:g})-DP "
-            f"against the hub and {study.missing} of the sites, clip norm {privacy.clip_norm:g}"
+            f"against the hub and {study.missing} of the sites, clip norm {privacy.first_clip:g}"
         )
         for line in _advice(study):
             print(f"           {line}")
@@ -55,8 +55,14 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(
             f"  privacy  {privacy.mode}: each site's updates of the whole run are "
-            f"({privacy.epsilon:g}, {privacy.delta:g})-DP, clip norm {privacy.clip_norm:g}"
+            f"({privacy.epsilon:g}, {privacy.delta:g})-DP, clip norm {privacy.first_clip:g}"
         )
+        if privacy.adaptive_clip:
+            terms = privacy.adaptive_clip
+            print(
+                f"           which adapts at each site, towards quantile {terms.quantile:g} of its gradients' norms, "
+                f"within {terms.least:g} to {terms.most:g}; what counts them is covered by the same epsilon"
+            )
     return 0
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.learning.clipnorm import ClipNorm
 from tasks.parameters import Parameters
 from tasks.privacy.noise import NoiseSource
 from tasks.recipes.base import Recipe
@@ -28,8 +29,9 @@ def train(
     noise_multiplier: float,
     noise: NoiseSource,
     progress: Callable[[int, int], None],
+    clip: ClipNorm | None = None,
 ) -> Parameters:
-    """New parameters after one round; see dp_sgd.train. noise_multiplier is not used in privacy mode none."""
+    """New parameters after one round; see dp_sgd.train. Noise and clip norm are not used in privacy mode none."""
     if privacy.mode == "none":
         from tasks.learning import plain
 
@@ -47,4 +49,5 @@ def train(
         noise_multiplier=noise_multiplier,
         noise=noise,
         progress=progress,
+        clip=clip or ClipNorm(privacy),
     )

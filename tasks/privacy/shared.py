@@ -27,13 +27,13 @@ def mechanism_of(study: Study, dimension: int) -> Mechanism:
         PrivacyError: another mode, or numbers that cannot be.
     """
     privacy = study.privacy
-    if privacy.epsilon is None or privacy.delta is None or privacy.clip_norm is None:
+    if privacy.epsilon is None or privacy.delta is None or privacy.first_clip is None:
         raise PrivacyError("a study without epsilon, delta and clip_norm has no mechanism")
     steps = study.rounds * study.steps
     return _planned(
         privacy.epsilon,
         privacy.delta,
-        privacy.clip_norm,
+        privacy.first_clip,
         study.sums[0],
         study.missing,
         dimension,
