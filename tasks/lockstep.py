@@ -23,11 +23,12 @@ from tasks import layout, parameters
 from tasks.aggregation.descent import stepped
 from tasks.beats import Beat, Given, Said, Stepped
 from tasks.collect import load_parameters
-from tasks.contracts import Code, Summed, Ticket
+from tasks.contracts import Code, Ticket
 from tasks.errors import LeaseError, QuorumError, SecureSumError
 from tasks.follow import Again, Answer, Follower
 from tasks.going import keep_going
 from tasks.lease import keep
+from tasks.opening import recovered_by
 from tasks.plan import RoundPlan
 from tasks.privacy.shared import mechanism_of
 from tasks.quorum import too_few
@@ -35,10 +36,10 @@ from tasks.registry import site_card
 from tasks.relay import find_relayed, read_relayed, relay
 from tasks.sealed import open_from_site
 from tasks.seats import Seats, is_silent, verifier
+from tasks.secagg.fixedpoint import numbers_in
 from tasks.secagg.lists import consenting, survivors_of
 from tasks.secagg.masks import MaskStream
 from tasks.secagg.messages import Consent, Survivors, Unmasking
-from tasks.secagg.opening import recover
 from tasks.secagg.relayed import Listed
 from tasks.stepterms import descent_for
 from tasks.waiting import Waiting
@@ -72,13 +73,7 @@ def walk_round(
         rest = FIRST_REST_S if lockstep.look() else min(rest * GROWTH, longest)
         if not lockstep.over:
             hub.wait(rest)
-    terms = seats.dealt.cohort.terms
-    summed = Summed(
-        survivors_sha256=walk.survivors or "",
-        sites=len(seats.dealt.cohort.dealt),
-        threshold=terms.threshold,
-        bits=terms.bits,
-    )
+    summed = seats.summed(walk.survivors or "")
     return Walked(walk, lockstep.tickets, lockstep.lost, frozenset(lockstep.late), summed)
 
 
@@ -306,24 +301,20 @@ class Lockstep:
             return False
         try:
             with timed("sum"):
-                opened = recover(self._cohort, self._seats.dealt.announcements, self._sum, survivors, shares)
+                opened = recovered_by(self._seats, self._sum, survivors, shares)
         except SecureSumError as exc:
             log.warning("step %d: %s", self._sum.step, exc)
             self._tried = shares
             return False
-        for site in sorted(opened.wrong):
-            log.warning(
-                "site %s: a share that it sent or dealt is wrong; the sum was opened without it", site
-            )
         with timed("sum"):
             total = np.zeros(self._sum.length, dtype="<u8")
             for site in survivors.masked:
                 np.add(total, np.frombuffer(self._vectors[site], dtype="<u8"), out=total)
             MaskStream(opened.seeds, 64).apply(total)
-        self._commit(survivors, total.view(np.int64))
+        self._commit(survivors, numbers_in(total, self._sum.scale_bits))
         return True
 
-    def _commit(self, survivors: Survivors, words: NDArray[np.int64]) -> None:
+    def _commit(self, survivors: Survivors, values: NDArray[np.float64]) -> None:
         """Take the step, and write it down once.
 
         Raises:
@@ -331,7 +322,6 @@ class Lockstep:
         """
         hub, walk = self._hub, self._walk
         with timed("commit"):
-            values = np.multiply(words, 2.0**-self._sum.scale_bits, dtype=np.float64)
             new = stepped(self._base, values, self._descent)
             raw = parameters.to_bytes(new)
             number, sha256 = walk.done + 1, parameters.sha256(raw)

@@ -50,6 +50,20 @@ def open_sum(
     return _Opening(hub, plan, seats, sum_, about).play(answers)
 
 
+def recovered_by(
+    seats: Seats, sum_: SumTerms, survivors: Survivors, shares: Iterable[Unmasking]
+) -> Recovered:
+    """The masks that are left in the sums of a list; whose shares were wrong, is told to the operator.
+
+    Raises:
+        SecureSumError: too few right shares.
+    """
+    recovered = recover(seats.dealt.cohort, seats.dealt.announcements, sum_, survivors, shares)
+    for site in sorted(recovered.wrong):
+        log.warning("site %s: a share that it sent or dealt is wrong; the sum was opened without it", site)
+    return recovered
+
+
 class _Opening:
     def __init__(
         self, hub: Hub, plan: RoundPlan, seats: Seats, sum_: SumTerms, about: tuple[str, str] | None
@@ -66,10 +80,6 @@ class _Opening:
         if recovered is None:
             where, agreed = self._agreed(where, survivors)
             recovered = self._recover(survivors, self._hear(self._open, agreed, where))
-        for site in sorted(recovered.wrong):
-            log.warning(
-                "site %s: a share that it sent or dealt is wrong; the sum was opened without it", site
-            )
         return survivors, recovered
 
     def _list(self, answers: Mapping[str, Answer]) -> tuple[Relayed, Survivors]:
@@ -103,8 +113,7 @@ class _Opening:
         return where, sorted(agreed)
 
     def _recover(self, survivors: Survivors, heard: Mapping[str, Answer]) -> Recovered:
-        announcements = self._seats.dealt.announcements
-        return recover(self._cohort, announcements, self._sum, survivors, said(heard, Unmasking))
+        return recovered_by(self._seats, self._sum, survivors, said(heard, Unmasking))
 
     def _hear(self, operation: Operation, sites: Iterable[str], where: Relayed) -> dict[str, Answer]:
         enough = self._seats.threshold

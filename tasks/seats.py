@@ -18,7 +18,7 @@ from infra.hub import Hub
 from infra.orchestrator import step
 from infra.signing import verified
 from tasks.approval import approval_of, presence_of
-from tasks.contracts import SILENT_S, Code, Keys, Operation, Ticket
+from tasks.contracts import SILENT_S, Code, Keys, Operation, Summed, Ticket
 from tasks.dispatch import ask_again, dispatch
 from tasks.errors import SecureSumError
 from tasks.follow import Answer, Follower
@@ -50,6 +50,16 @@ class Seats(NamedTuple):
     @property
     def threshold(self) -> int:
         return self.dealt.cohort.terms.threshold
+
+    def summed(self, survivors_sha256: str) -> Summed:
+        """How a list of these sites was added, for the round's record."""
+        cohort, terms = self.dealt.cohort, self.dealt.cohort.terms
+        return Summed(
+            survivors_sha256=survivors_sha256,
+            sites=len(cohort.dealt),
+            threshold=terms.threshold,
+            bits=terms.bits,
+        )
 
 
 @step(name="seats")

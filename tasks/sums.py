@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from statistics import median
 from typing import NamedTuple
@@ -23,7 +22,7 @@ from tasks.parameters import Parameters
 from tasks.plan import RoundPlan
 from tasks.quorum import too_few
 from tasks.seats import Seats
-from tasks.secagg.fixedpoint import Words, word_type
+from tasks.secagg.fixedpoint import Words, numbers_in, word_type
 from tasks.secagg.groups import Group
 from tasks.secagg.keys import MaskSeeds
 from tasks.secagg.masks import MaskStream
@@ -95,25 +94,21 @@ def add_up(
         SecureSumError: too few sites are there to agree or to open; the same call goes on when they are back.
     """
     survivors, recovered = open_sum(hub, plan, seats, sum_, answers, about)
-    terms, cohort = seats.dealt.cohort.terms, seats.dealt.cohort
     parts = {
         part: _total(hub, answers, survivors, part, seeds, sum_) for part, seeds in recovered.parts.items()
     }
-    summed = Summed(
-        survivors_sha256=survivors.sha256, sites=len(cohort.dealt), threshold=terms.threshold, bits=terms.bits
-    )
-    return Total(parts, sum_.scale_bits, summed)
+    return Total(parts, sum_.scale_bits, seats.summed(survivors.sha256))
 
 
 def mean_of(total: Total, base: Parameters) -> Parameters:
     """The mean of the vectors in an opened sum, in the form of `base`: float32, its arrays in the order of names."""
-    return _decoded(total.words, math.ldexp(1.0 / len(total.sites), -total.scale_bits), base)
+    return _decoded(total.words, total.scale_bits, base, len(total.sites))
 
 
 def sums_of(total: Total, base: Parameters) -> Iterator[tuple[Group, Parameters]]:
     """Each group with the sum of its sites' updates, one after another."""
     for part, words in total.parts.items():
-        yield Group(part), _decoded(words, math.ldexp(1.0, -total.scale_bits), base)
+        yield Group(part), _decoded(words, total.scale_bits, base)
 
 
 def share_within(total: Total) -> float:
@@ -121,27 +116,25 @@ def share_within(total: Total) -> float:
 
     Of groups the median: a site that lies there leads its own group alone.
     """
-    scale = math.ldexp(1.0, -total.scale_bits)
-    counts = ((len(part), words[-1:].view(f"<i{words.itemsize}")[0]) for part, words in total.parts.items())
-    return median(min(max(float(count) * scale / sites, 0.0), 1.0) for sites, count in counts)
+    shares = (
+        float(numbers_in(words[-1:], total.scale_bits, len(part))[0]) for part, words in total.parts.items()
+    )
+    return median(min(max(share, 0.0), 1.0) for share in shares)
 
 
-def _decoded(words: Words, scale: float, base: Parameters) -> Parameters:
-    """Words times `scale` in the form of `base`."""
-    values = words.view(np.int64 if words.itemsize == 8 else np.int32)
+def _decoded(words: Words, scale_bits: int, base: Parameters, count: int = 1) -> Parameters:
+    """What words stand for, divided by `count`, in the form of `base`."""
     found, start = {}, 0
     for name in sorted(base):
         size = base[name].size
-        part = np.multiply(values[start : start + size], scale, dtype=np.float64)
+        part = numbers_in(words[start : start + size], scale_bits, count)
         found[name], start = part.astype(np.float32).reshape(base[name].shape), start + size
     return found
 
 
 def numbers_of(total: Total) -> NDArray[np.float64]:
     """The sum that an opened sum stands for: shape (d,)."""
-    values = total.words.view(np.int64 if total.words.itemsize == 8 else np.int32)
-    result: NDArray[np.float64] = np.multiply(values, math.ldexp(1.0, -total.scale_bits), dtype=np.float64)
-    return result
+    return numbers_in(total.words, total.scale_bits)
 
 
 def _total(

@@ -30,6 +30,18 @@ def word_type(bits: Bits) -> Any:
     return np.dtype("<u8") if bits == 64 else np.dtype("<u4")
 
 
+def signed_words(words: Words) -> NDArray[np.signedinteger[Any]]:
+    """The same bytes as two's complement."""
+    return words.view(np.int64 if words.itemsize == 8 else np.int32)
+
+
+def numbers_in(words: Words, scale_bits: int, count: int = 1) -> NDArray[np.float64]:
+    """What the words of a sum stand for, divided by `count`: shape (d,), float64."""
+    scale = math.ldexp(1.0 / count, -scale_bits)
+    result: NDArray[np.float64] = np.multiply(signed_words(words), scale, dtype=np.float64)
+    return result
+
+
 @dataclass(frozen=True)
 class FixedPoint:
     """How `sites` vectors with values of size at most `bound` are written as words."""
@@ -68,7 +80,7 @@ class FixedPoint:
             SecureSumError: a value that is not finite or above the bound; which one is not said.
         """
         words = np.empty(values.size, dtype=word_type(self.bits))
-        signed = words.view(np.int64 if self.bits == 64 else np.int32)
+        signed = signed_words(words)
         scale = math.ldexp(1.0, self.scale_bits)
         wide = np.empty(min(_BLOCK, values.size), dtype=np.float64)
         for start in range(0, values.size, _BLOCK):
@@ -83,6 +95,4 @@ class FixedPoint:
 
     def decode(self, words: Words) -> NDArray[np.float64]:
         """The sum that the words of a sum stand for: shape (d,), float64."""
-        signed = words.view(np.int64 if self.bits == 64 else np.int32)
-        result: NDArray[np.float64] = np.multiply(signed, math.ldexp(1.0, -self.scale_bits), dtype=np.float64)
-        return result
+        return numbers_in(words, self.scale_bits)

@@ -290,7 +290,10 @@ def test_a_site_that_is_lost_at_any_step_stops_nobody(tmp_path, silent_from):
     assert record.sites["west"].code in (code, Code.NO_ANSWER if code else None)
 
 
-@pytest.mark.parametrize("silent_from", ["agree", "open", "agree_scores", "open_scores"])
+@pytest.mark.parametrize(
+    "silent_from",
+    ["agree", *(pytest.param(s, marks=pytest.mark.long) for s in ("open", "agree_scores", "open_scores"))],
+)
 def test_a_second_site_that_is_lost_after_the_list_stops_nobody(tmp_path, silent_from):
     """One of five sends no vector, so that the others must agree; of these another one falls."""
     gone: list[bool] = []
@@ -349,7 +352,7 @@ def test_sites_of_the_version_before_are_asked_for_signatures_first(tmp_path, mo
     assert np.array_equal(weights(federation.hub, last(federation.hub, "toy-1")), undisturbed[True][2])
 
 
-@pytest.mark.parametrize("until", ["agree", "open"])
+@pytest.mark.parametrize("until", [pytest.param("agree", marks=pytest.mark.long), "open"])
 def test_a_run_of_a_hub_of_the_version_before_goes_on(tmp_path, monkeypatch, until, undisturbed):
     """It had asked for signatures under the list of all; whatever was said before, the newer hub opens the same sum."""
     federation = four(tmp_path)
