@@ -37,6 +37,7 @@ class World(NamedTuple):
     study: Study
     recipe: Recipe
     sites: dict[str, Part]
+    held: dict[str, Part]  # of each site, what it judges models on
     x: np.ndarray[Any, Any]
     y: np.ndarray[Any, Any]
 
@@ -113,18 +114,19 @@ def heart(n: int, folder: Path, data: Path) -> World:
 def _world(name: str, study_file: Path, files: dict[str, Path], cut: int) -> World:
     study = load_study_file(study_file)
     recipe = load_recipe(study.recipe, study.recipe_settings)
-    parts, held = {}, []
+    held = list[Part]()
+    parts, judged = dict[str, Part](), dict[str, Part]()
     for site, file in files.items():
-        found = load_site(file)
-        source = found.settings.sources[study.name]
-        job = SurveyJob(site=site, study=study, source=source, base=found.base)
+        own = load_site(file)
+        source = own.settings.sources[study.name]
+        job = SurveyJob(site=site, study=study, source=source, base=own.base)
         _, records = load_records(job)
         held.append(records.held_out)
         for i in range(cut):
-            part = records.training
-            parts[f"{site}-{i}" if cut > 1 else site] = Part(part.x[i::cut], part.y[i::cut], None)
+            for found, part in ((parts, records.training), (judged, records.held_out)):
+                found[f"{site}-{i}" if cut > 1 else site] = Part(part.x[i::cut], part.y[i::cut], None)
     x, y = (np.concatenate([getattr(part, key) for part in held]) for key in ("x", "y"))
-    world = World(name, study, recipe, parts, x, y)
+    world = World(name, study, recipe, parts, judged, x, y)
     world.check()
     return world
 

@@ -109,6 +109,8 @@ def _round(hub: Hub, upto: list[RoundRecord]) -> dict[str, Any]:
         "model_version": registered.model_version if registered else None,
         "metrics": record.metrics.model_dump(),
         "secure_sum": record.summed.model_dump() if record.summed else None,
+        "groups": [group.model_dump() for group in record.groups],
+        "voters": record.voters,
         "lockstep": record.lockstep.model_dump() if record.lockstep else None,
         "sites": {name: _site(site) for name, site in record.sites.items()},
         "participation": participation.facts(upto[-participation.LOOK_BACK - 1 :]),

@@ -14,7 +14,7 @@ from infra.hub import Hub
 from infra.orchestrator import subflow
 from tasks.aggregate import aggregate
 from tasks.collect import collect
-from tasks.commit import commit, sweep
+from tasks.commit import commit, forget_others, sweep
 from tasks.contracts import Operation, RoundRecord
 from tasks.dispatch import ask_again, dispatch
 from tasks.evaluate import evaluate
@@ -45,10 +45,12 @@ def federated_round(hub: Hub, run: str, number: int) -> RoundRecord:
 
     candidate = aggregate(hub, plan, collected, total, walked)
 
-    tickets = dispatch(hub, plan, Operation.EVALUATE, candidate.rounds, candidate.key, candidate.sha256, keys)
+    asked, about = candidate.rounds, (candidate.key, candidate.sha256)
+    tickets = dispatch(hub, plan, Operation.EVALUATE, asked, *about, keys, candidate.others)
     evaluated = evaluate(hub, plan, candidate, tickets, again, seats)
 
-    record = commit(hub, plan, candidate, collected, evaluated)
+    record = commit(hub, plan, collected, evaluated)
+    forget_others(hub, candidate, record)
     report(hub, record)
     with unless_away("MLflow"):
         register_all(hub, plan.study, plan.manifest)

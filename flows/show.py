@@ -69,6 +69,7 @@ def round_line(record: RoundRecord) -> str:
     spent = [site.spent.epsilon for site in record.sites.values() if site.spent]
     absent = [f"{name}: {site.code}" for name, site in record.sites.items() if site.code]
     absent += [f"{name}: {by} late, folded" for name, by in record.folded.items()]
+    absent += [f"{', '.join(group.sites)}: voted out" for group in record.groups if group.dropped]
     summed = ", summed securely" if record.summed else ""
     line = (
         f"round {record.round:>3}  AUROC {number(record.metrics.auroc)}  loss {number(record.metrics.loss)}  "

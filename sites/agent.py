@@ -288,6 +288,7 @@ class Agent:
             site=self.home.identity.name,
             update=done.update,
             scores=done.scores,
+            votes=done.votes,
             refusal=done.refusal,
             said=done.said,
             spent=paid_before(ticket, self.site, self.outbox.folder) if done.refusal else None,

@@ -15,6 +15,7 @@ from infra.signing import MAX_SEALED_BYTES
 from infra.store.base import MESSAGE_BYTES
 from sites.deliver import HEADER_SLACK, PROBE
 from sites.settings import SiteSettings
+from tasks.contracts import MOST_CANDIDATES, STATISTICS
 from tasks.recipes import module_files
 from tasks.secagg.relayed import MOST_RELAYED_BYTES
 
@@ -41,13 +42,14 @@ def leaves(settings: SiteSettings, parameters_bytes: int | None) -> list[Thing]:
         Thing("update: what training changed in the model, protected by noise", f"{answer}/update.safetensors",
               encrypted_bytes(model + HEADER_SLACK), hub),
         Thing("the same, or sums of held-out records, masked for a secure sum", f"{answer}/update.masked",
-              8 * (model // 4 + HEADER_SLACK), "nobody: only the sum over the sites can be opened"),
+              8 * max(model // 4 + HEADER_SLACK, STATISTICS * (1 + MOST_CANDIDATES)),
+              "nobody: only the sum over the sites can be opened"),
         Thing("a step in lockstep: a masked vector, and this site's part in opening its sum", f"{answer}/step.json",
               MAX_SEALED_BYTES, hub),
         Thing("its masked vector, where that is large", f"{answer}/step.masked", 8 * (model // 4 + HEADER_SLACK),
               "nobody: only the sum over the sites can be opened"),
-        Thing("receipt: epsilon, figures, a part in a secure sum, or a refusal's code", f"{answer}/receipt.json",
-              MAX_SEALED_BYTES, hub),
+        Thing("receipt: epsilon, figures, votes on groups, a part in a secure sum, or a refusal's code",
+              f"{answer}/receipt.json", MAX_SEALED_BYTES, hub),
         Thing("progress: accepted, step 3 of 9", f"{answer}/progress.json", MAX_SEALED_BYTES, hub),
         Thing("sign of life: time, version, busy, paused, hashes of what is approved", f"{mailbox}/presence.json",
               MAX_SEALED_BYTES, hub),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from sites.job import Masked as JobDone
@@ -46,10 +47,13 @@ class Hiding(NamedTuple):
         """Hide words that have this site's share of the noise in them. Raises RefusedError."""
         return self._mask(words, 0, "<i8", workplace)
 
-    def mask_statistics(self, statistics: tuple[int, ...] | None, workplace: Workplace) -> Masked:
-        """Hide the sums of held-out records; zeros where too few are held out to be let out. Raises RefusedError."""
-        numbers = statistics or (0,) * STATISTICS
-        return self._mask(struct.pack(f"<{STATISTICS}d", *numbers), 0, "<f8", workplace)
+    def mask_statistics(self, found: Sequence[tuple[int, ...] | None], workplace: Workplace) -> Masked:
+        """Hide sums of held-out records, of one model after another; zeros where they are not to be let out.
+
+        Raises RefusedError.
+        """
+        numbers = [number for one in found for number in one or (0,) * STATISTICS]
+        return self._mask(struct.pack(f"<{len(numbers)}d", *numbers), 0, "<f8", workplace)
 
     def _mask(
         self, given: bytes, begin: int, kind: Literal["<f4", "<f8", "<i8"], workplace: Workplace
@@ -75,11 +79,14 @@ def hide(summing: Summing, ticket: Ticket, study: Study, numbers: int) -> Hiding
     """How the answer to a ticket will be hidden; `numbers`: of the parameters.
 
     Raises:
-        RefusedError: sum_refused: this site has no keys for it, or they have hidden another vector.
+        RefusedError: sum_refused: this site has no keys for it, or they have hidden another vector; bad_ticket: more
+            candidates than groups.
     """
     secure = study.secure_aggregation
     if ticket.operation == Operation.EVALUATE:
-        sum_, seeds, sites = summing.seeds("scores", STATISTICS)
+        if ticket.candidates and len(ticket.candidates) > len(summing.groups()):
+            raise RefusedError(Code.BAD_TICKET, "more candidates than the round has groups to leave out")
+        sum_, seeds, sites = summing.seeds("scores", STATISTICS * (1 + len(ticket.candidates)))
         return Hiding(summing, sum_, seeds, LARGEST_COUNT, sites)
     sum_, seeds, sites = summing.seeds("update", study.words(numbers))
     return Hiding(summing, sum_, seeds, secure.largest, sites)

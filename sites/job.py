@@ -21,7 +21,7 @@ from infra.errors import FileError
 from sites.plainfile import read_plain
 from sites.policyterms import View
 from sites.settings import Source
-from tasks.contracts import Against, Code, Isolation, Name, Scores
+from tasks.contracts import MOST_CANDIDATES, Against, Code, Isolation, Name, Scores
 from tasks.errors import FederationError, PrivacyError, RecordError, RefusedError, StudyError
 from tasks.privacy.events import GaussianEvent
 from tasks.study import Study
@@ -106,11 +106,12 @@ class StepsJob(RowsJob):
 
 
 class ScoreJob(RowsJob):
-    """Score the parameters on held-out records."""
+    """Score the parameters, and the candidates beside them, on held-out records."""
 
     kind: Literal["score"] = "score"
     min_held_out: int
     decimals: int
+    candidates: int = Field(default=0, ge=0, le=MOST_CANDIDATES)
 
 
 class MaskJob(_Strict):
@@ -182,6 +183,8 @@ class Scored(_Strict):
     kind: Literal["score"] = "score"
     began_at: float
     scores: Scores
+    others: tuple[tuple[int, ...] | None, ...] = ()  # statistics of the candidates, as in `scores`
+    votes: tuple[bool, ...] = ()  # for each candidate, whether it does better here
 
 
 class Masked(_Strict):
@@ -314,6 +317,11 @@ class InlineSession:
 
     def close(self) -> None:
         self._take = None
+
+
+def candidate_file(i: int) -> str:
+    """Where the parameters of a job's candidate lie in its folder."""
+    return f"candidate-{i}.safetensors"
 
 
 def write_job(folder: Path, job: Job) -> None:

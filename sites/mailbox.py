@@ -55,21 +55,32 @@ class Mailbox:
         Raises:
             RefusedError: absent, above `most_bytes`, or other bytes than the ticket says.
         """
-        raw = self.store.get(ticket.parameters_key, most_bytes)
+        return self._parameters(ticket.parameters_key, ticket.parameters_sha256, most_bytes)
+
+    def candidates(self, ticket: Ticket, most_bytes: int) -> list[bytes]:
+        """The other parameters after the same round that a ticket names, by their digests alone.
+
+        Raises:
+            RefusedError: see `parameters`.
+        """
+        after = layout.round_of_parameters(ticket.parameters_key) or 0
+        keys = [layout.parameters_key(ticket.run, after, sha256) for sha256 in ticket.candidates]
+        found = zip(keys, ticket.candidates, strict=True)
+        return [self._parameters(key, sha256, most_bytes) for key, sha256 in found]
+
+    def _parameters(self, key: str, sha256: str, most_bytes: int) -> bytes:
+        raw = self.store.get(key, most_bytes)
         if raw is None:
-            raise RefusedError(Code.BAD_TICKET, f"the store has no {ticket.parameters_key}")
+            raise RefusedError(Code.BAD_TICKET, f"the store has no {key}")
         if len(raw) > most_bytes:
             raise RefusedError(
                 Code.BAD_TICKET,
-                f"{ticket.parameters_key} has more than {most_bytes} bytes; where the study's model is that large, "
-                f"raise resources.parameters_mb in site.yaml",
+                f"{key} has more than {most_bytes} bytes; where the study's model is that large, raise "
+                f"resources.parameters_mb in site.yaml",
             )
         found = hashlib.sha256(raw).hexdigest()
-        if found != ticket.parameters_sha256:
-            raise RefusedError(
-                Code.BAD_TICKET,
-                f"{ticket.parameters_key} has sha256 {found[:12]}, not {ticket.parameters_sha256[:12]}",
-            )
+        if found != sha256:
+            raise RefusedError(Code.BAD_TICKET, f"{key} has sha256 {found[:12]}, not {sha256[:12]}")
         return raw
 
     def relayed(self, key: str, most_bytes: int) -> bytes | None:

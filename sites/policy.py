@@ -198,15 +198,15 @@ def check_order(ticket: Ticket, bases: Sequence[Base]) -> None:
     last, of = bases[-1], f"{ticket.operation} in round {ticket.round} of {ticket.run}"
     if ticket.round < last.round:
         raise RefusedError(Code.BAD_TICKET, f"{of} after round {last.round} was trained")
-    moved = ticket.parameters_sha256 != last.sha256
+    moved = {ticket.parameters_sha256, *ticket.candidates} - {last.sha256}
     if moved and ticket.operation == Operation.TRAIN and ticket.round == last.round:
         raise RefusedError(Code.BAD_TICKET, f"{of} from other parameters than it was trained from before")
-    if moved and any(base.sha256 == ticket.parameters_sha256 for base in bases):
+    if any(base.sha256 in moved for base in bases):
         raise RefusedError(Code.BAD_TICKET, f"{of} on the parameters of an earlier round")
 
 
 def check_evaluation(ticket: Ticket, trained: Sequence[Ticket], evaluated: Sequence[Ticket]) -> None:
-    """One model of a round is scored, and only in a round that this site has trained.
+    """One model of a round is scored, with its candidates, and only in a round that this site has trained.
 
     Scores carry no noise: asked for often, with parameters made for it, they would tell single records. So
     each answer hangs on an update that the ledger has paid for.
@@ -219,9 +219,25 @@ def check_evaluation(ticket: Ticket, trained: Sequence[Ticket], evaluated: Seque
             Code.BAD_TICKET,
             f"an evaluation in round {ticket.round} of {ticket.run}, where nothing was trained",
         )
-    if any(other.parameters_sha256 != ticket.parameters_sha256 for other in evaluated):
+    asked = (ticket.parameters_sha256, ticket.candidates)
+    if any((other.parameters_sha256, other.candidates) != asked for other in evaluated):
         raise RefusedError(
             Code.BAD_TICKET, f"a second model to score in round {ticket.round} of {ticket.run}"
+        )
+
+
+def check_candidates(ticket: Ticket, study: Study) -> None:
+    """Other models beside the one to score: each tells more of the held-out records, and people must have agreed.
+
+    Raises:
+        RefusedError: bad_ticket.
+    """
+    if not ticket.candidates:
+        return
+    if study.aggregation.validation is None or ticket.operation != Operation.EVALUATE:
+        raise RefusedError(
+            Code.BAD_TICKET,
+            f"candidates to {ticket.operation}, and the approved study has no validation of groups",
         )
 
 

@@ -33,6 +33,7 @@ from sites.policy import (
     Facts,
     approve,
     check_bound,
+    check_candidates,
     check_evaluation,
     check_order,
     check_records,
@@ -81,6 +82,7 @@ class Done(NamedTuple):
     update: Update | None = None
     payload: bytes | None = None
     scores: Scores | None = None
+    votes: tuple[bool, ...] | None = None  # beside masked scores of candidates
     said: str | None = None
     bound: Bound | None = None  # what it binds this site to in a secure sum
     refusal: Code | None = None
@@ -98,6 +100,7 @@ class Task(NamedTuple):
     survey: Survey
     hiding: Hiding | None  # None: the hub sees the answer by itself
     bound: float | None  # of the norm of an update
+    candidates: list[bytes]  # other parameters to score
 
 
 def play(ticket: Ticket, desk: Desk) -> Done | Lockstep:
@@ -113,6 +116,7 @@ def play(ticket: Ticket, desk: Desk) -> Done | Lockstep:
     check_study(ticket, desk.outbox.studies_of(ticket.run))
     check_start(ticket, study)
     check_order(ticket, desk.outbox.bases(ticket.run))
+    check_candidates(ticket, study)
     summing = _summing(ticket, study, standing, desk)
     if ticket.operation not in WORK:
         said = summing.step()
@@ -124,9 +128,10 @@ def play(ticket: Ticket, desk: Desk) -> Done | Lockstep:
     if again is not None:
         return again
     bound = _bound(study, ticket)
-    given = _parameters(ticket, desk)
-    check_bound(len(given), standing.in_force[study.name])
-    numbers = _numbers(given)
+    given, others = _parameters(ticket, desk), _candidates(ticket, desk)
+    for raw in (given, *others):
+        check_bound(len(raw), standing.in_force[study.name])
+    numbers = _numbers(given, others)
     check_steps(ticket, study)
     if ticket.steps is not None:
         return _lockstep(ticket, study, source, given, numbers, summing, desk)
@@ -136,7 +141,7 @@ def play(ticket: Ticket, desk: Desk) -> Done | Lockstep:
 
     with _workplace(ticket, desk) as workplace:
         survey = _survey(ticket, study, source, workplace, desk)
-        task = Task(ticket, study, source, given, survey, hiding, bound)
+        task = Task(ticket, study, source, given, survey, hiding, bound, others)
         if ticket.operation == Operation.EVALUATE:
             return _score(task, desk.site, workplace)
         if study.privacy.mode == "none":
@@ -230,6 +235,10 @@ def _parameters(ticket: Ticket, desk: Desk) -> bytes:
     return desk.mailbox.parameters(ticket, desk.site.settings.resources.parameters_mb * 2**20)
 
 
+def _candidates(ticket: Ticket, desk: Desk) -> list[bytes]:
+    return desk.mailbox.candidates(ticket, desk.site.settings.resources.parameters_mb * 2**20)
+
+
 def _bound(study: Study, ticket: Ticket) -> float | None:
     """What an update's norm must not pass: the approved study allows what the ticket says, or it is bad_ticket."""
     if ticket.operation != Operation.TRAIN:
@@ -265,6 +274,7 @@ def _made_before(ticket: Ticket, outbox: Outbox) -> Done | None:
         update=receipt.update,
         payload=outbox.payload(answer),
         scores=receipt.scores,
+        votes=receipt.votes,
         bound=answer.bound,  # the outbox keeps what was agreed to since
         records=receipt.records,
     )
@@ -341,7 +351,7 @@ def _sealed(masked: Masked, spent: Spent | None) -> Done:
 
 
 def _score(task: Task, site: Site, workplace: Workplace) -> Done:
-    """Score the parameters on held-out records, as the disclosure rule lets it be known."""
+    """Score the parameters on held-out records, as the disclosure rule lets it be known; candidates are voted on."""
     job = ScoreJob(
         site=site.settings.site,
         study=task.study,
@@ -349,21 +359,28 @@ def _score(task: Task, site: Site, workplace: Workplace) -> Done:
         base=site.base,
         min_held_out=site.settings.disclosure.min_held_out,
         decimals=site.settings.disclosure.decimals,
+        candidates=len(task.candidates),
     )
-    scored = workplace.run(job, Scored, task.given)
+    scored = workplace.run(job, Scored, task.given, task.candidates)
     if task.hiding is None:
         return Done(scores=scored.scores, first_line_at=scored.began_at)
-    masked = task.hiding.mask_statistics(scored.scores.statistics, workplace)
+    if not len(scored.others) == len(scored.votes) == len(task.candidates):
+        raise RefusedError(Code.TRAINING_FAILED, "the job has scored another number of candidates")
+    masked = task.hiding.mask_statistics([scored.scores.statistics, *scored.others], workplace)
     own = Scores(metrics=scored.scores.metrics) if site.settings.disclosure.own_figures else None
-    return _sealed(masked, None)._replace(scores=own, first_line_at=scored.began_at)
+    votes = scored.votes if task.candidates else None
+    return _sealed(masked, None)._replace(scores=own, votes=votes, first_line_at=scored.began_at)
 
 
-def _numbers(given: bytes) -> int:
-    """How many numbers a set of parameters has. Raises RefusedError: bad_ticket: they are none."""
+def _numbers(given: bytes, others: list[bytes]) -> int:
+    """How many numbers a set of parameters has. Raises RefusedError: bad_ticket: none, or the others' form differs."""
     try:
-        return numbers_of(form_of(given))
+        form = form_of(given)
+        if any(form_of(other) != form for other in others):
+            raise RefusedError(Code.BAD_TICKET, "a candidate has other names or shapes than the parameters")
     except ContractError as exc:
         raise RefusedError(Code.BAD_TICKET, f"the hub's parameters cannot be read: {exc}") from exc
+    return numbers_of(form)
 
 
 def _summing(ticket: Ticket, study: Study, standing: Standing, desk: Desk) -> Summing:

@@ -96,12 +96,19 @@ class Summing:
         """
         return safely(lambda: self._seats.join(self._read(Dealt), self.verify))
 
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """Whose updates of this round were added by themselves. Raises RefusedError: sum_refused."""
+        return safely(lambda: self._groups(self.member()))
+
     def bind(self, sum_: SumTerms, masked_sha256: str) -> Bound:
         """What keeping the masked bytes binds this site to. Raises RefusedError: sum_refused."""
         pledges = self._outbox.pledges(self._ticket.run)
         member = self._member(sum_.cohort_sha256)
         bound = safely(lambda: pledge(member, pledges, sum_, masked_sha256))
         return Bound(sum=sum_, pledge=bound.sums[-1])
+
+    def _groups(self, member: Member) -> tuple[tuple[str, ...], ...]:
+        return self._study.groups(member.cohort.dealt, self._ticket.run, self._ticket.round)
 
     def _announce(self) -> Said:
         seating, ticket, secure = self._read(Seating), self._ticket, self._study.secure_aggregation
@@ -132,9 +139,7 @@ class Summing:
     def _seeds(self, what: What, length: int) -> tuple[SumTerms, MaskSeeds, int]:
         ticket = self._ticket
         member = self._seats.join(self._read(Dealt), self.verify)
-        of_groups = (
-            self._study.groups(member.cohort.dealt, ticket.run, ticket.round) if what == "update" else ()
-        )
+        of_groups = self._groups(member) if what == "update" else ()
         sum_ = self._study.secure_aggregation.sum_of(
             member.cohort,
             ticket.round,
@@ -144,6 +149,7 @@ class Summing:
             scale_of(self._study, what, length),
             of_groups,
             update_norm=ticket.update_norm if what == "update" else None,
+            candidates=ticket.candidates if what == "scores" else (),
         )
         seeds = mask_seeds(member, self._outbox.pledges(ticket.run), sum_)
         return sum_, seeds, len(member.cohort.dealt)

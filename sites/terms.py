@@ -81,6 +81,12 @@ def _privacy(study: Study, site: Site) -> Iterator[str]:
             + (" of a sum." if study.secure_aggregation.on else ".")
             + (" That follows from the noised update, and spends nothing." if privacy.mode == "local" else "")
         )
+    if study.aggregation.validation:
+        yield (
+            "    Each round's model is also scored without each group: every such score is one more release about the "
+            "same held-out records, in a sum of all sites; and the hub sees this site's vote, one bit for each group "
+            "(does it do better without here?). All sites can read those models, and from them the sums of groups."
+        )
     if privacy.epsilon is None or privacy.delta is None:
         yield "  privacy: none, and nothing is counted in the ledger"
         return

@@ -95,14 +95,14 @@ def _share(
     return Trained(began_at=began_at, payload_bytes=signed.nbytes)
 
 
-def read_parameters(folder: Path, recipe: Recipe, seed: int) -> Parameters:
-    """The parameters of the ticket, if they are of the recipe's names and shapes.
+def read_parameters(folder: Path, recipe: Recipe, seed: int, file: str = PARAMETERS) -> Parameters:
+    """Parameters of the ticket, if they are of the recipe's names and shapes.
 
     Raises:
         RefusedError: bad_ticket or not_finite.
     """
     try:
-        given = parameters.from_bytes((folder / PARAMETERS).read_bytes())
+        given = parameters.from_bytes((folder / file).read_bytes())
     except ContractError as exc:
         raise RefusedError(Code.BAD_TICKET, f"the hub's parameters cannot be read: {exc}") from exc
     if not parameters.same_form(given, recipe.initial_parameters(seed)):

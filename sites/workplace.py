@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, TypeVar
@@ -20,6 +21,7 @@ from sites.job import (
     Session,
     StepsJob,
     Watch,
+    candidate_file,
     read_result,
     write_job,
 )
@@ -91,8 +93,8 @@ class Workplace:
             staying.session.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def run(self, job: Job, answer: type[R], given: bytes | None = None) -> R:
-        """Run a job to its end, with `given` as its parameters.
+    def run(self, job: Job, answer: type[R], given: bytes | None = None, others: Sequence[bytes] = ()) -> R:
+        """Run a job to its end, with `given` as its parameters, and `others` beside.
 
         Raises:
             RefusedError: the job refused, or died.
@@ -100,6 +102,8 @@ class Workplace:
         folder = self._prepared(job)
         if given is not None:
             (folder / PARAMETERS).write_bytes(given)
+        for i, other in enumerate(others):
+            (folder / candidate_file(i)).write_bytes(other)
         self._watch(None)  # whoever must not work now, says so before rows are read
         self._runner.run(folder, guarded(self._watch, self._caps, folder, lambda: self._runner.working))
         result = read_result(folder)

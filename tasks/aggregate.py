@@ -57,10 +57,17 @@ class Candidate(NamedTuple):
     at: float  # and when it was published
     lockstep: Steps | None = None  # of a round of several steps
     steps: Mapping[str, int] = NO_STEPS  # in how many of them each site was
+    without: tuple[Candidate, ...] = ()  # the same, each but for one group, where sites vote on groups
+    voters: int | None = None  # and how many have
 
     @property
     def cohort(self) -> tuple[str, ...]:
         return tuple(self.rounds)
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Digests of what is scored beside it."""
+        return tuple(other.sha256 for other in self.without)
 
 
 @step(name="aggregate")
@@ -83,6 +90,7 @@ def aggregate(
     raw = load_parameters(hub, plan.manifest, plan.base_key, plan.base_sha256)
     base, most_bytes = parameters.from_bytes(raw), len(raw) + HEADER_SLACK
     groups: tuple[GroupSeen, ...] = ()
+    others = list[Combined]()
     within = list[bool]()
     if walked is not None:
         taken.extend(answer for answer in collected.answers.values() if answer.ok)
@@ -92,6 +100,7 @@ def aggregate(
         if plan.study.aggregation.groups:
             combined = _of_groups(hub, plan, total, base)
             new, groups = _moved(hub, plan, base, combined.update, len(total.sites)), combined.groups
+            others = list(combined.without.values())
         else:
             new = _summed(hub, plan, total, base)
     else:
@@ -103,14 +112,7 @@ def aggregate(
             f"round {plan.round}: {len(taken)} updates are still what they were when they were checked, the quorum "
             f"is {plan.study.needed}. Nothing was combined; fedrounds run resume {plan.manifest.run}"
         )
-    if not parameters.is_finite(new):
-        raise AggregationError(
-            f"the parameters after round {plan.round} would not be finite; nothing was published"
-        )
-    raw = parameters.to_bytes(new)
-    digest = parameters.sha256(raw)
-    key = layout.parameters_key(plan.manifest.run, plan.round, digest)
-    hub.store.put_if_absent(key, raw)
+    key, digest = _publish(hub, plan, new)
     rounds = {a.site: a.ticket.round for a in taken}  # in order: the last word of a site counts
     folded = {a.site: plan.round - a.ticket.round for a in taken if a.ticket.round < plan.round}
     share = None
@@ -119,7 +121,23 @@ def aggregate(
     summed = walked.summed if walked else total.summed if total else None
     steps = walked.walk.summary if walked else None
     counts = {site: walked.walk.steps_of(site) for site in collected.answers} if walked else {}
-    return Candidate(key, digest, rounds, folded, summed, groups, share, began_at, hub.now(), steps, counts)
+    whole = Candidate(key, digest, rounds, folded, summed, groups, share, began_at, hub.now(), steps, counts)
+    published = ((*_publish(hub, plan, parameters.add(base, one.update)), one.groups) for one in others)
+    without = [whole._replace(key=k, sha256=sha256, groups=seen) for k, sha256, seen in published]
+    return whole._replace(without=tuple(without), at=hub.now())
+
+
+def _publish(hub: Hub, plan: RoundPlan, new: Parameters) -> tuple[str, str]:
+    """Key and digest of parameters after the round. Raises AggregationError: they are not finite."""
+    if not parameters.is_finite(new):
+        raise AggregationError(
+            f"the parameters after round {plan.round} would not be finite; nothing was published"
+        )
+    raw = parameters.to_bytes(new)
+    digest = parameters.sha256(raw)
+    key = layout.parameters_key(plan.manifest.run, plan.round, digest)
+    hub.store.put_if_absent(key, raw)
+    return key, digest
 
 
 def _of_groups(hub: Hub, plan: RoundPlan, total: Total, base: Parameters) -> Combined:
@@ -141,7 +159,8 @@ def _of_groups(hub: Hub, plan: RoundPlan, total: Total, base: Parameters) -> Com
         )
         emit("fedrounds.site.odd", site=site, payload={"run": plan.manifest.run, "round": plan.round})
     weights = {site: one.weight for site, one in standing.items()}
-    return combine_groups(sums_of(total, base), plan.update_norm, terms.rule, weights)
+    validated = terms.validation is not None
+    return combine_groups(sums_of(total, base), plan.update_norm, terms.rule, weights, validated)
 
 
 def _moved(hub: Hub, plan: RoundPlan, base: Parameters, one: Parameters, sites: int) -> Parameters:

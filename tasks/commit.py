@@ -28,16 +28,15 @@ NONE: Mapping[str, int] = MappingProxyType({})
 
 
 @step(name="commit")
-def commit(
-    hub: Hub, plan: RoundPlan, candidate: Candidate, collected: Collected, evaluated: Evaluated
-) -> RoundRecord:
-    """Write the round's record once.
+def commit(hub: Hub, plan: RoundPlan, collected: Collected, evaluated: Evaluated) -> RoundRecord:
+    """Write the round's record once; its model is the candidate that was chosen.
 
     Raises:
         LeaseError: another hub has taken the study, or has committed this round; this one stops.
         ContractError: the record cannot be read back.
         RunCancelledError: somebody has cancelled the run.
     """
+    candidate = evaluated.chosen
     sites = {
         site: _with_metrics(
             _with_late(_site_round(answer, candidate), collected.late.get(site)), evaluated, site
@@ -54,6 +53,7 @@ def commit(
         folded=candidate.folded,
         summed=candidate.summed,
         groups=candidate.groups,
+        voters=candidate.voters,
         lockstep=candidate.lockstep,
         update_norm=plan.update_norm if candidate.within is not None else None,
         within=candidate.within,
@@ -146,6 +146,13 @@ def sweep(hub: Hub, run: str, number: int, sites: Iterable[str], carried: Mappin
             if round_ is not None and round_ <= number and not waited_for:
                 hub.store.delete(key)
     tidy(hub, run, number)
+
+
+def forget_others(hub: Hub, candidate: Candidate, record: RoundRecord) -> None:
+    """Take away what was published for a committed round and not chosen."""
+    for other in (candidate, *candidate.without):
+        if other.key != record.parameters_key:
+            hub.store.delete(other.key)
 
 
 def close(hub: Hub, run: str, rounds: int) -> None:

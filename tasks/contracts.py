@@ -123,6 +123,8 @@ Concern = Literal[
 
 MOST_SAID_BYTES = 140_000  # in a seal, twice encrypted and twice in base64, it has a little less than 512 KiB
 
+MOST_CANDIDATES = 40  # groups of a round: at least three sites each, of a hundred
+
 SILENT_S = 40.0  # a living agent shows itself every twelve seconds; three of them missed are a sign
 
 Band = Literal["<50", "50-199", "200-999", "1000-4999", "5000-19999", "20000+"]
@@ -239,6 +241,9 @@ class Ticket(Message):
     update_norm: float | None = Field(
         default=None, gt=0, exclude_if=_empty
     )  # to train: bound of an adaptive one
+    candidates: tuple[Sha256, ...] = Field(
+        default=(), max_length=MOST_CANDIDATES, exclude_if=_empty
+    )  # to evaluate: parameters without each group, scored and voted on beside those of all (validation.py)
     nonce: str = Field(pattern=r"^[0-9a-f]{32}$")
     issued_at: float
     expires_at: float
@@ -322,7 +327,8 @@ class Scores(Message):
 class Receipt(Message):
     """A site's final, signed word on one ticket: exactly one of update, scores, refusal, said.
 
-    A masked evaluation is an update, and scores beside it where the site shows its own figures.
+    A masked evaluation is an update, with votes beside it where the ticket has candidates, and with scores where
+    the site shows its own figures.
     """
 
     kind: Literal["receipt"] = "receipt"
@@ -342,6 +348,9 @@ class Receipt(Message):
     spent: Spent | None = Field(
         default=None, exclude_if=_empty
     )  # with a refusal in a round in lockstep: paid before it, for vectors that may have left
+    votes: tuple[bool, ...] | None = Field(
+        default=None, max_length=MOST_CANDIDATES, exclude_if=_empty
+    )  # for each candidate of the ticket, whether the model does better without that group here
     first_line_at: float | None = None  # the site's clock when the training child began
     isolation: tuple[Isolation, ...] = Field(default=(), max_length=16)  # said by the site, not proven
     records: Band | None = None  # with an update, where the site's file lets it be known
@@ -398,6 +407,8 @@ class GroupSeen(Message):
     sites: tuple[Name, ...]
     rank: float = Field(gt=0, lt=1)  # of its distance from the combined update, the farthest group last
     beyond: bool = False  # its mean was longer than the study's bound, and it was left out
+    votes: int | None = Field(default=None, ge=0, exclude_if=_empty)  # of sites that do better without it
+    dropped: bool = Field(default=False, exclude_if=lambda value: not value)  # for these it was left out
 
 
 class Steps(Message):
@@ -416,11 +427,12 @@ class RoundRecord(Message):
     run: Name
     study: Name
     round: int = Field(ge=1)
-    cohort: tuple[Name, ...]  # sites whose update is in the new parameters
+    cohort: tuple[Name, ...]  # sites whose update is in the new parameters, or in a group that was left out
     drawn: tuple[Name, ...] = ()  # drawn from seed, run and round (selection.py), before anybody was asked
     folded: dict[Name, int] = Field(default_factory=dict)  # late updates in it, and by how many rounds
     summed: Summed | None = Field(default=None, exclude_if=_empty)  # None: the hub had each update by itself
     groups: tuple[GroupSeen, ...] = Field(default=(), max_length=200, exclude_if=_empty)  # of a sum in groups
+    voters: int | None = Field(default=None, ge=0, exclude_if=_empty)  # sites that have voted on the groups
     lockstep: Steps | None = Field(default=None, exclude_if=_empty)  # of a round of several steps
     update_norm: float | None = Field(default=None, gt=0, exclude_if=_empty)  # where it adapts: of this round
     within: float | None = Field(

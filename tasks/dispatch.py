@@ -37,10 +37,12 @@ class Subject(NamedTuple):
     key: str  # of the parameters
     sha256: str
     relayed: Relayed | None
+    candidates: tuple[str, ...] = ()
 
     def is_of(self, ticket: Ticket) -> bool:
         relayed = self.relayed.sha256 if self.relayed else None
-        return (ticket.parameters_sha256, ticket.relayed_sha256) == (self.sha256, relayed)
+        asked = (ticket.parameters_sha256, ticket.relayed_sha256, ticket.candidates)
+        return asked == (self.sha256, relayed, self.candidates)
 
 
 @step(name="dispatch")
@@ -52,13 +54,15 @@ def dispatch(
     key: str,
     sha256: str,
     relayed: Relayed | None = None,
+    candidates: tuple[str, ...] = (),
 ) -> dict[str, Ticket]:
     """Ask each of `sites` for `operation` on the parameters under `key`; returns the tickets by site.
 
     A site stands with the round that its ticket is of: an earlier one where its late update was used.
-    `relayed` is what the hub passes on for a secure sum.
+    `relayed` is what the hub passes on for a secure sum; `candidates` are digests of other parameters after the
+    round, to be scored and voted on beside those.
     """
-    subject = Subject(operation, key, sha256, relayed)
+    subject = Subject(operation, key, sha256, relayed, candidates)
     tickets = {site: _ticket(hub, plan, site, of, subject) for site, of in sites.items()}
     for site in sites:
         ring(hub, site)
@@ -134,6 +138,7 @@ def _ticket(hub: Hub, plan: RoundPlan, site: str, of: int, subject: Subject) -> 
         relayed_sha256=relayed.sha256 if relayed else None,
         steps=_steps(plan, subject.operation),
         update_norm=plan.update_norm if plan.study.aggregation.adaptive and trains else None,
+        candidates=subject.candidates,
         nonce=secrets.token_hex(16),
         issued_at=hub.now(),
         expires_at=hub.now() + plan.study.deadline_s,

@@ -1,7 +1,11 @@
-"""Hub: let the sites score a candidate on their held-out records, and pool the scores.
+"""Hub: let the sites score a candidate on their held-out records, pool the scores, and count votes on its groups.
 
 Sites that did not deliver in this round are not asked: waiting for them twice
 would double the round. Pooling is a sum (tasks/metrics.py); the hub sees no record.
+Where sites vote (tasks/validation.py), the round's model is the candidate that they
+have chosen. It follows from the list of sites that the sum of scores was opened
+for, which counts once and for all, and from their receipts: a hub that falls and
+starts anew comes to the same.
 """
 
 from __future__ import annotations
@@ -22,14 +26,16 @@ from tasks.masked import check_masked
 from tasks.plan import RoundPlan
 from tasks.seats import Seats
 from tasks.sums import add_up
+from tasks.validation import voted_out
 from tasks.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
 
 class Evaluated(NamedTuple):
-    """Pooled metrics over the held-out records of all sites that answered, and each site's own."""
+    """The round's model, its metrics pooled over held-out records of all sites that answered, and each site's own."""
 
+    chosen: Candidate
     pooled: Metrics
     sites: dict[str, Metrics]
     at: float  # by the hub's clock
@@ -59,23 +65,50 @@ def evaluate(
     answers = follow_all(hub, followers, heard)
     scores = {a.site: a.receipt.scores for a in answers if a.ok and a.receipt and a.receipt.scores}
     own = {site: s.metrics for site, s in scores.items()}
-    pooled = _sum(hub, plan, candidate, seats, answers) if seats else _pool(list(scores.values()))
-    return Evaluated(pooled, own, hub.now())
+    if seats is None:
+        return Evaluated(candidate, _pool(list(scores.values())), own, hub.now())
+    chosen, pooled = _sum(hub, plan, candidate, seats, answers)
+    own = own if chosen.sha256 == candidate.sha256 else {}  # a site's own figures are of all groups' model
+    return Evaluated(chosen, pooled, own, hub.now())
 
 
-def _sum(hub: Hub, plan: RoundPlan, candidate: Candidate, seats: Seats, answers: list[Answer]) -> Metrics:
-    """The figures of the sites' statistics, of which only the sum is opened."""
+def _sum(
+    hub: Hub, plan: RoundPlan, candidate: Candidate, seats: Seats, answers: list[Answer]
+) -> tuple[Candidate, Metrics]:
+    """The round's model, and the figures of the sites' statistics, of which only the sum is opened."""
     sum_ = plan.study.secure_aggregation.sum_of(
-        seats.dealt.cohort, plan.round, "scores", candidate.sha256, STATISTICS
+        seats.dealt.cohort,
+        plan.round,
+        "scores",
+        candidate.sha256,
+        STATISTICS * (1 + len(candidate.others)),
+        candidates=candidate.others,
     )
     good = {a.site: a for a in (check_masked(hub, sum_, answer) for answer in answers) if a.ok}
     try:
         total = add_up(hub, plan, seats, sum_, good, (candidate.key, candidate.sha256))
     except SecureSumError as exc:
         log.warning("round %d: no pooled figures: %s", plan.round, exc)
-        return Metrics()
-    statistics = tuple(total.words.astype(np.int64).tolist())
-    return metrics.metrics(statistics) if metrics.is_well_formed(statistics) else Metrics()
+        return candidate, Metrics()
+    chosen, place = _vote(candidate, [good[site] for site in total.sites if site in good])
+    words = total.words[place * STATISTICS : (place + 1) * STATISTICS]
+    statistics = tuple(words.astype(np.int64).tolist())
+    return chosen, metrics.metrics(statistics) if metrics.is_well_formed(statistics) else Metrics()
+
+
+def _vote(candidate: Candidate, answers: list[Answer]) -> tuple[Candidate, int]:
+    """What the sites of an opened sum have chosen, and where its statistics stand: 0 is the model of all groups."""
+    if not candidate.without:
+        return candidate, 0
+    votes = {a.site: a.receipt.votes for a in answers if a.receipt and a.receipt.votes is not None}
+    verdict = voted_out(votes, len(candidate.without))
+    place = 0 if verdict.dropped is None else verdict.dropped + 1
+    chosen = (candidate, *candidate.without)[place]
+    counts = iter(verdict.counts)
+    seen = [
+        group if group.beyond else group.model_copy(update={"votes": next(counts)}) for group in chosen.groups
+    ]
+    return chosen._replace(groups=tuple(seen), voters=len(votes)), place
 
 
 def _pool(scores: list[Scores]) -> Metrics:

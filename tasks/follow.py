@@ -221,5 +221,9 @@ def _fits(receipt: Receipt, ticket: Ticket) -> bool:
         and receipt.operation == ticket.operation
         and len(given) == 1
         and (receipt.spent is None or (receipt.refusal is not None and ticket.steps is not None))
+        and (
+            receipt.votes is None
+            or (wanted.get(ticket.operation) in given and len(receipt.votes) == len(ticket.candidates))
+        )
         and given <= {wanted.get(ticket.operation, "said"), "refusal"}
     )

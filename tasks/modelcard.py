@@ -78,7 +78,7 @@ def round_card(study: Study, record: RoundRecord, spent: Mapping[str, float]) ->
     rows = "\n".join(table)
     return f"""\
 Model after **round {record.round}** of run `{record.run}`; {len(record.cohort)} of {len(record.sites)} \
-sites took part in the round.{_late(record)} All held-out records together: {figures(record.metrics)}.
+sites took part in the round.{_late(record)}{dropped(record)} All held-out records together: {figures(record.metrics)}.
 
 Privacy: {privacy(study)}. {summed(record)} Parameters sha256: `{record.parameters_sha256}`.
 
@@ -104,10 +104,19 @@ def summed(record: RoundRecord) -> str:
         seen = f"{len(steps.sites)} sums of the gradients of {min(steps.sites)} sites or more, a step each,"
     else:
         seen = f"the sum of {len(record.cohort)} updates"
+    votes = " but its votes on the groups" if record.voters else ""
     return (
-        f"Secure aggregation: the hub saw {seen} and the sum of their figures, never "
-        f"one site's; {how.threshold} of {how.sites} sites must agree to open a sum."
+        f"Secure aggregation: the hub saw {seen} and the sum of their figures, never one site's{votes}; "
+        f"{how.threshold} of {how.sites} sites must agree to open a sum."
     )
+
+
+def dropped(record: RoundRecord) -> str:
+    """Which group the sites have voted out, in a sentence; nothing where they have not."""
+    out = next((group for group in record.groups if group.dropped), None)
+    if out is None:
+        return ""
+    return f" Left out: the group {names(out.sites)}, by {out.votes} of {record.voters} votes."
 
 
 def settings(study: Study) -> dict[str, str]:
@@ -145,6 +154,12 @@ def round_metrics(record: RoundRecord, spent: Mapping[str, float]) -> dict[str, 
         "round/seconds": record.seconds,
         "round/bytes_up": record.bytes_up,
         "round/update_norm": record.update_norm,
+        "round/dropped": sum(len(group.sites) for group in record.groups if group.dropped)
+        if record.voters
+        else None,
+        "round/votes": max((group.votes or 0 for group in record.groups), default=0)
+        if record.voters
+        else None,
     }
     return {key: float(value) for key, value in shown.items() if value is not None}
 

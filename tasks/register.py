@@ -231,6 +231,8 @@ def _version_tags(hub: Hub, study: Study, record: RoundRecord, spent: Mapping[st
         "epsilon_max": f"{max(spent.values()):.6f}" if spent else "none",
         "parent_version": str(before.model_version) if before else _parent(study),
     }
+    if any(group.dropped for group in record.groups):
+        tags["dropped"] = modelcard.dropped(record).strip()
     if study.start is not None:
         tags["start_sha256"] = study.start.sha256
     return _identity(record) | tags

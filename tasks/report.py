@@ -1,4 +1,4 @@
-"""Hub: tell people who took part in a round, and warn them of a site that keeps missing."""
+"""Hub: tell people who took part in a round; warn of a site that keeps missing, and of a group that was voted out."""
 
 from __future__ import annotations
 
@@ -19,4 +19,20 @@ def report(hub: Hub, record: RoundRecord) -> None:
     for text in warnings(records):
         log.warning("round %d: %s", record.round, text)
         emit("fedrounds.round.warning", run=record.run, payload={"round": record.round, "warning": text})
+    for group in (group for group in record.groups if group.dropped):
+        log.warning(
+            "round %d: %d of %d sites do better without the group %s: it was left out. One of them may be wrong, or "
+            "unlike the others; ask their people",
+            record.round,
+            group.votes,
+            record.voters,
+            ", ".join(group.sites),
+        )
+        payload = {
+            "round": record.round,
+            "sites": list(group.sites),
+            "votes": group.votes,
+            "voters": record.voters,
+        }
+        emit("fedrounds.group.dropped", run=record.run, payload=payload)
     page(f"participation-{record.study}", markdown(records), f"Who took part in rounds of {record.study}")

@@ -17,6 +17,7 @@ from tasks.contracts import Message
 RuleName = Literal["mean", "clipped_mean", "median", "trimmed_mean", "geometric_median"]
 
 LEAST_FOR_ROBUST = 3  # updates; of two nobody can say which one lies
+LEAST_FOR_VALIDATION = 2  # groups: with each left out once, held-out records say which one is wrong
 
 # Rules that look at each update by itself, and whether they can look at the sums of groups instead.
 SINGLE: dict[str, bool] = {
@@ -34,12 +35,14 @@ class Aggregation(Message):
     (adaptive.py), and each ticket says where it is. `trim`: share of the updates that the trimmed mean cuts at each end
     of every coordinate; None: a quarter. `groups`: sites are put into groups (drawn anew each round, without noise
     always the same), each group's sum is opened, and the rule combines the groups: robust and secure at once.
+    `validation`: the sites score the model also without each group, and vote one out (validation.py).
     """
 
     rule: RuleName = "mean"
     update_norm: Annotated[float, Field(ge=1e-9, le=1e9)] | AdaptiveNorm | None = None
     trim: float | None = Field(default=None, gt=0, lt=0.5)
     groups: bool | None = None
+    validation: Literal["leave_one_out"] | None = None
 
     @field_validator("update_norm", mode="before")
     @classmethod
@@ -82,7 +85,16 @@ class Aggregation(Message):
             raise ValueError(
                 f"groups are combined by one of the rules {able}, without trim; name one, or remove groups"
             )
+        if self.validation and not self.groups:
+            raise ValueError(
+                "validation: leave_one_out leaves out one group of sites at a time; add groups: true, or remove it"
+            )
         return self
+
+    @property
+    def least_groups(self) -> int:
+        """Fewest groups that can be combined."""
+        return LEAST_FOR_VALIDATION if self.validation else LEAST_FOR_ROBUST
 
     def check(self, quorum: int, *, only_sums: bool, asked: int, min_cohort: int) -> None:
         """Refuse what cannot work.
@@ -96,20 +108,27 @@ class Aggregation(Message):
         Raises:
             ValueError: with the cure.
         """
-        needed = LEAST_FOR_ROBUST * min_cohort
+        needed, validated = self.least_groups * min_cohort, LEAST_FOR_VALIDATION * min_cohort
         if self.groups and not only_sums:
             raise ValueError(
                 f"aggregation: groups are for secure sums, and this study shows each update; remove groups, and "
                 f"rule {self.rule} takes the updates themselves"
             )
         if self.groups and asked < needed:
+            also = f"validation: leave_one_out, with two groups (from {validated} sites on); " * (
+                asked >= validated
+            )
             raise ValueError(
-                f"aggregation: secure sums and robust statistics conflict with {asked} sites: three groups of "
-                f"{min_cohort} need {needed}. What remains: rule mean with update_norm, who takes part (site revoke), "
-                f"a look at every round's metrics, and going back to an earlier version; or secure_aggregation: off"
+                f"aggregation: secure sums and robust statistics conflict with {asked} sites: {self.least_groups} "
+                f"groups of {min_cohort} need {needed}. What remains: {also}rule mean with update_norm, who takes part "
+                f"(site revoke), a look at every round's metrics, and going back to an earlier version; or "
+                f"secure_aggregation: off"
             )
         if only_sums and self.single_updates:
-            also = f", or add groups: true (from {needed} sites on)" if SINGLE[self.rule] else ""
+            also = (
+                f", or add groups: true (from {LEAST_FOR_ROBUST * min_cohort} sites on; with validation: leave_one_out "
+                f"from {validated} on)"
+            ) * SINGLE[self.rule]
             raise ValueError(
                 f"aggregation: rule {self.rule} looks at each site's update, and this study only shows sums; "
                 f"use rule mean with update_norm, to which each site clips before it masks{also}"

@@ -102,10 +102,12 @@ class SecureAggregation(Message):
         groups: tuple[tuple[str, ...], ...] = (),
         step: int = 1,
         update_norm: float | None = None,
+        candidates: tuple[str, ...] = (),
     ) -> SumTerms:
         """One secure sum of a round (of a `step` of it), as hub and sites reckon it alike: `length` numbers from each.
 
         `update_norm` is what an adaptive bound is in this round: a hub that told one site another would open nothing.
+        So it is with `candidates`, other parameters that scores are of.
         `scale_bits` of an update whose words have noise in them (privacy mode distributed); default: the finest.
         """
         if scale_bits is None:
@@ -123,6 +125,7 @@ class SecureAggregation(Message):
             scale_bits=scale_bits,
             groups=groups,
             update_norm=update_norm,
+            candidates=candidates,
         )
 
     def seating(

@@ -298,10 +298,10 @@ class Study(Message):
         """
         if not self.aggregation.groups:
             return ()
-        least = self.secure_aggregation.min_cohort
+        cohort, least = self.secure_aggregation.min_cohort, self.aggregation.least_groups
         if self.groups_change:
-            return disjoint_groups(sites, least, self.seed, run, round_)
-        return fixed_groups(self.sites, sites, least, self.seed, self.name)
+            return disjoint_groups(sites, cohort, self.seed, run, round_, least)
+        return fixed_groups(self.sites, sites, cohort, self.seed, self.name, least)
 
     @property
     def plants_canaries(self) -> bool:
@@ -318,7 +318,7 @@ class Study(Message):
         """How many sites each sum of a round's updates has while nobody is missing, smallest first."""
         if not self.aggregation.groups:
             return (self.asked,)
-        return group_sizes(self.asked, self.secure_aggregation.min_cohort)
+        return group_sizes(self.asked, self.secure_aggregation.min_cohort, self.aggregation.least_groups)
 
     @property
     def asked(self) -> int:

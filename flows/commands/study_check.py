@@ -122,6 +122,8 @@ def _grouped(study: Study) -> list[str]:
     lines = [
         f"{len(sizes)} groups of {sizes[0]} to {sizes[-1]} sites, {drawn}, combined by {study.aggregation.rule}"
     ]
+    if not study.groups_change:
+        lines.append(" | ".join(", ".join(group) for group in study.groups(study.sites, "", 1)))
     if study.privacy.mode == "distributed":
         of_all = study.asked / study.secure_aggregation.least(study.asked)
         price = (study.asked / (sizes[0] - study.missing) / of_all) ** 0.5
@@ -133,7 +135,17 @@ def _grouped(study: Study) -> list[str]:
 
 
 def _combined(study: Study) -> list[str]:
-    """How far one update may reach; nothing, where it is as far as it likes."""
+    """How far one update may reach, and who may be left out; nothing, where it is as far as it likes."""
+    lines = _bounded(study)
+    if study.aggregation.validation:
+        lines += [
+            "sites also score the model without each group, and half of them or more may vote one out",
+            "each vote is one bit about held-out records that the hub sees; the models go to all sites",
+        ]
+    return lines
+
+
+def _bounded(study: Study) -> list[str]:
     bound = study.aggregation.update_norm
     if bound is None:
         return []

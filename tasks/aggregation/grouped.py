@@ -2,9 +2,10 @@
 
 Only sums come in. A group whose mean is longer than the study's bound has a
 member that did not keep to it, since a mean of shorter vectors is not longer:
-it is left out. The others are combined by a robust rule. How far each group's
-mean lies from what came out is ranked; reputation.py reads the ranks of many
-rounds.
+it is left out. The others are combined by a robust rule; of two nobody can say
+which one is wrong, and they are averaged. How far each group's mean lies from
+what came out is ranked; reputation.py reads the ranks of many rounds. Where
+sites vote on the groups (tasks/validation.py) the update is also made without each.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.aggregation import robust
 from tasks.aggregation.stack import Floats, Stack
 from tasks.contracts import GroupSeen
 from tasks.errors import AggregationError
 from tasks.parameters import Parameters
-from tasks.secagg.groups import Group
+from tasks.secagg.groups import LEAST_GROUPS, Group
 
 RULES = {
     "median": robust.median,
@@ -30,8 +32,11 @@ _SLACK = 1e-6  # relative: fixed point and float32 may lengthen a mean
 
 
 class Combined(NamedTuple):
+    """`without`: the same but for one group, for each group that counts, by its place in `groups`."""
+
     update: Parameters
     groups: tuple[GroupSeen, ...]
+    without: dict[int, Combined]
 
 
 def combine_groups(
@@ -39,6 +44,7 @@ def combine_groups(
     bound: float | None,
     rule: str = "median",
     standing: Mapping[str, float] | None = None,
+    validated: bool = False,
 ) -> Combined:
     """The update of a round from its groups' sums.
 
@@ -47,6 +53,7 @@ def combine_groups(
         bound: norm that no update of an honest site passes; None: there is none.
         rule: a name in RULES.
         standing: weight of a site in (0, 1], from reputation.py; a group counts as its least trusted site.
+        validated: combine also without each group, where two or more count.
 
     Raises:
         AggregationError: no group is left, or forms that differ.
@@ -60,15 +67,40 @@ def combine_groups(
                 f"bound is not the one that sites were given. Nothing was combined"
             )
         trust = [min((standing or {}).get(site, 1.0) for site in group.sites) for group in groups]
-        weights = [len(g.sites) * t * (not out) for g, t, out in zip(groups, trust, beyond, strict=True)]
-        update = RULES[rule](stack, weights)
+        weights = np.array([len(g.sites) * t for g, t in zip(groups, trust, strict=True)])
+        update, seen = _combined(stack, groups, weights, beyond, rule)
+        counted = np.flatnonzero(~beyond) if validated and (~beyond).sum() > 1 else ()
+        without = {int(i): _combined(stack, groups, weights, beyond, rule, int(i)) for i in counted}
+    return Combined(update, seen, {i: Combined(*found, without={}) for i, found in without.items()})
+
+
+def _combined(
+    stack: Stack,
+    groups: list[Group],
+    weights: Floats,
+    beyond: NDArray[np.bool_],
+    rule: str,
+    dropped: int | None = None,
+) -> tuple[Parameters, tuple[GroupSeen, ...]]:
+    """The update of those groups that are neither beyond the bound nor dropped, and what is said of all."""
+    counts = ~beyond
+    if dropped is not None:
+        counts[dropped] = False
+    shares = weights * counts
+    if counts.sum() < LEAST_GROUPS:
+        update = robust.weighted_mean(stack, shares, float(shares.sum()))
+        far = np.zeros(len(groups))  # as far as each other
+    else:
+        update = RULES[rule](stack, shares.tolist())
         # a mean of n vectors differs from the whole by about 1/sqrt(n)
         far = robust.distances(stack, update) * np.sqrt([len(group.sites) for group in groups])
-    far[beyond] = np.inf
+    far[~counts] = np.inf
     ranks = (_ranks(far) - 0.5) / len(groups)
-    said = zip(groups, ranks, beyond, strict=True)
-    seen = (GroupSeen(sites=g.sites, rank=float(rank), beyond=bool(out)) for g, rank, out in said)
-    return Combined(update, tuple(seen))
+    seen = (
+        GroupSeen(sites=g.sites, rank=float(ranks[i]), beyond=bool(beyond[i]), dropped=i == dropped)
+        for i, g in enumerate(groups)
+    )
+    return update, tuple(seen)
 
 
 def _means(sums: Iterable[tuple[Group, Parameters]], groups: list[Group]) -> Iterator[Parameters]:

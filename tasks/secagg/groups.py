@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from tasks.errors import SecureSumError
 
-LEAST_GROUPS = 3  # of two nobody can say which one is wrong
+LEAST_GROUPS = 3  # of two nobody can say which one is wrong, but where sites score both (`least` 2)
 
 
 class Group(NamedTuple):
@@ -38,7 +38,9 @@ class Group(NamedTuple):
 Parts = tuple[tuple[str, ...], ...]
 
 
-def disjoint_groups(sites: Collection[str], min_cohort: int, seed: int, run: str, round_: int) -> Parts:
+def disjoint_groups(
+    sites: Collection[str], min_cohort: int, seed: int, run: str, round_: int, least: int = LEAST_GROUPS
+) -> Parts:
     """The groups of one round: disjoint, sorted.
 
     Of one site more than `min_cohort` where that leaves three groups, so that a group bears the loss of one.
@@ -49,15 +51,22 @@ def disjoint_groups(sites: Collection[str], min_cohort: int, seed: int, run: str
         seed: of the study.
         run: the run's name.
         round_: from 1.
+        least: fewest groups; there are three or more wherever there are sites for three.
 
     Raises:
-        SecureSumError: too few sites for three groups.
+        SecureSumError: too few sites for so many groups.
     """
-    return _enough(_parted(sites, min_cohort, f"{seed}|{run}|{round_}"), len(sites), min_cohort)
+    parts = _parted(sites, min_cohort, f"{seed}|{run}|{round_}", least)
+    return _enough(parts, len(sites), min_cohort, least)
 
 
 def fixed_groups(
-    sites: Collection[str], present: Collection[str], min_cohort: int, seed: int, study: str
+    sites: Collection[str],
+    present: Collection[str],
+    min_cohort: int,
+    seed: int,
+    study: str,
+    least: int = LEAST_GROUPS,
 ) -> Parts:
     """The groups of every round of every run of a study: disjoint, sorted.
 
@@ -70,41 +79,43 @@ def fixed_groups(
         min_cohort: fewest sites of a group, >= 3.
         seed: of the study.
         study: its name.
+        least: fewest groups, as above.
 
     Raises:
-        SecureSumError: too few sites are left for three groups.
+        SecureSumError: too few sites are left for so many groups.
     """
-    whole = _parted(sites, min_cohort, f"{seed}|{study}|every round")
+    whole = _parted(sites, min_cohort, f"{seed}|{study}|every round", least)
     left = (tuple(site for site in part if site in present) for part in whole)
-    return _enough([part for part in left if len(part) >= min_cohort], len(present), min_cohort)
+    return _enough([part for part in left if len(part) >= min_cohort], len(present), min_cohort, least)
 
 
-def group_sizes(sites: int, min_cohort: int) -> tuple[int, ...]:
+def group_sizes(sites: int, min_cohort: int, least: int = LEAST_GROUPS) -> tuple[int, ...]:
     """How many sites each group of `sites` has, smallest first; none has twice `min_cohort`.
 
     A smaller number of sites can have smaller groups, but none below `min_cohort` (`disjoint_groups`).
     """
-    count = _count(sites, min_cohort)
+    count = _count(sites, min_cohort, least)
     return tuple((sites + i) // count for i in range(count))
 
 
-def _enough(parts: Sequence[tuple[str, ...]], sites: int, min_cohort: int) -> Parts:
-    if len(parts) < LEAST_GROUPS or min(map(len, parts)) < min_cohort:
+def _enough(parts: Sequence[tuple[str, ...]], sites: int, min_cohort: int, least: int) -> Parts:
+    if len(parts) < least or min(map(len, parts)) < min_cohort:
         raise SecureSumError(
-            f"{sites} sites have keys for this round and three groups of {min_cohort} need "
-            f"{LEAST_GROUPS * min_cohort}; wait for more"
+            f"{sites} sites have keys for this round and {least} groups of {min_cohort} need {least * min_cohort}; "
+            f"wait for more"
         )
     return tuple(sorted(parts))
 
 
-def _parted(names: Collection[str], min_cohort: int, words: str) -> list[tuple[str, ...]]:
+def _parted(names: Collection[str], min_cohort: int, words: str, least: int) -> list[tuple[str, ...]]:
     """Disjoint groups of nearly equal size, in an order that anybody can repeat."""
-    count = _count(len(names), min_cohort)
+    count = _count(len(names), min_cohort, least)
     order = sorted(
         names, key=lambda name: hashlib.sha256(f"fedrounds groups|{words}|{name}".encode()).digest()
     )
     return [tuple(sorted(order[i::count])) for i in range(count)]
 
 
-def _count(sites: int, min_cohort: int) -> int:
-    return max(LEAST_GROUPS, sites // (min_cohort + 1))
+def _count(sites: int, min_cohort: int, least: int) -> int:
+    three = min(LEAST_GROUPS, sites // min_cohort)
+    return max(least, three, sites // (min_cohort + 1))

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from tasks.contracts import Message, Name, Sha256
+from tasks.contracts import MOST_CANDIDATES, Message, Name, Sha256
 
 DOMAIN = b"fedrounds secagg v1\0"
 LEAST_COHORT = 3  # with two sites each one knows the other's vector from the sum
@@ -157,6 +157,9 @@ class SumTerms(Digested):
         Field(  # one that adapts: sites that were told others have masks that do not cancel
             default=None, gt=0, exclude_if=lambda v: v is None
         )
+    )
+    candidates: tuple[Sha256, ...] = Field(  # other parameters that the same scores are of
+        default=(), max_length=MOST_CANDIDATES, exclude_if=lambda v: not v
     )
 
     def parts(self, cohort: Cohort) -> tuple[tuple[str, ...], ...]:

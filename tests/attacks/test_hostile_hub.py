@@ -165,6 +165,20 @@ def test_a_second_model_to_score(hub, agent):
     )
 
 
+def test_candidates_beside_the_model_to_score(hub, agent):
+    """Each is one more release of the held-out records: only a study with validation, which people approve, has any."""
+    study = a_study()
+    given = hub.publish(study)
+    hub.ask(agent, hub.ticket(study, given))
+    other = hub.ticket(study, moved(given, 1), operation=Operation.EVALUATE)  # lies there
+    lie = {"candidates": (other.parameters_sha256,)}
+
+    is_refused(hub, agent, hub.ticket(study, given, operation=Operation.EVALUATE, **lie), Code.BAD_TICKET)
+    is_refused(hub, agent, hub.ticket(study, given, attempt=2, **lie), Code.BAD_TICKET)
+    honest = hub.ticket(study, given, operation=Operation.EVALUATE, attempt=2)
+    assert hub.ask(agent, honest).scores is not None
+
+
 def test_endless_runs_end_at_the_sites_own_limit(hub, agent):
     """Every ticket is in order by itself. The ledger adds them up, and the hub cannot raise what it adds up to."""
     study = a_study(rounds=1)

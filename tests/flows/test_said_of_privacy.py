@@ -60,3 +60,20 @@ def test_study_check_says_what_a_round_is(tmp_path, capsys, study, words):
 
     assert main(["study", "check", str(file)]) == 0
     assert words in capsys.readouterr().out
+
+
+def test_study_check_shows_who_is_with_whom_and_what_a_vote_gives_away(tmp_path, capsys):
+    """Hospitals that are alike should not be in one group: people see the groups before anything runs."""
+    six = tuple("abcdef")
+    terms = {"rule": "median", "groups": True, "validation": "leave_one_out"}
+    study = a_study(
+        sites=six, quorum=6, privacy={"mode": "none"}, secure_aggregation={"on": True}, aggregation=terms
+    )
+    file = tmp_path / "study.yaml"
+    file.write_text(study.model_dump_json(exclude_none=True))
+
+    assert main(["study", "check", str(file)]) == 0
+
+    said = capsys.readouterr().out
+    assert " | ".join(", ".join(group) for group in study.groups(six, "", 1)) in said
+    assert "each vote is one bit about held-out records that the hub sees" in said

@@ -57,6 +57,19 @@ def test_a_review_shows_what_is_new(hub, command):
     assert "class LogisticRegression" not in command("review", "toy")[1]
 
 
+def test_a_review_says_what_validation_gives_away(hub, command):
+    """More releases about held-out records, a bit of this very site, and sums of groups for all sites."""
+    sites = ["north", *"abcdefg"]
+    terms = {"rule": "median", "groups": True, "validation": "leave_one_out"}
+    hub.propose(a_study(sites=sites, quorum=8, secure_aggregation={"on": True}, aggregation=terms))
+
+    out = command("review", "toy")[1]
+
+    assert "one more release about the same held-out records" in out
+    assert "the hub sees this site's vote, one bit for each group" in out
+    assert "sums of updates of groups of at least 3 sites" in out
+
+
 def test_a_rejection_says_what_it_keeps_here(hub, command, tmp_path, monkeypatch):
     """Whoever rejects learns that answers were made and wait."""
     agent, study = an_agent(tmp_path), a_study()

@@ -98,6 +98,62 @@ def test_groups_of_one_vector_each_are_disjoint_and_bear_a_loss_where_they_can(n
         disjoint_groups(names(8), 3, 0, "run", 1)
 
 
+@pytest.mark.parametrize(("n", "sizes"), [(6, [3, 3]), (7, [3, 4]), (8, [4, 4]), (9, [3, 3, 3])])
+@pytest.mark.parametrize("mode", ["local", "none"])
+def test_with_validation_two_groups_are_enough_and_three_are_taken_where_they_can_be(n, sizes, mode):
+    """Held-out records tell two groups apart; the more groups, the less a wrong one takes along."""
+    terms = {"rule": "median", "groups": True, "validation": "leave_one_out"}
+    study = a_grouped_study(mode, sites=names(n), quorum=6, aggregation=terms)
+
+    groups = study.groups(study.sites, "run", 1)
+
+    assert sorted(map(len, groups)) == sizes
+    assert sorted(site for group in groups for site in group) == names(n)
+    with pytest.raises(SecureSumError, match="2 groups of 3 need 6"):
+        study.groups(study.sites[:5], "run", 1)
+
+
+def test_each_group_is_left_out_once_and_of_two_the_mean_is_taken():
+    """What the sites score: all, and all but one. The one that was left out is the farthest."""
+    groups = design("abc", "def", "ghi")
+    updates = {s: np.full(1, float([0, 1, 9]["abcdefghi".index(s) // 3])) for s in "abcdefghi"}
+
+    whole = combine_groups(sums_of(groups, updates), None, "median", validated=True)
+
+    assert {i: float(one.update["w"][0]) for i, one in whole.without.items()} == {0: 5.0, 1: 4.5, 2: 0.5}
+    assert whole.update["w"][0] == 1.0 and not any(group.dropped for group in whole.groups)
+    without = whole.without[2].groups
+    assert [group.dropped for group in without] == [False, False, True]
+    assert [group.rank for group in without] == [
+        pytest.approx(1 / 3),
+        pytest.approx(1 / 3),
+        pytest.approx(5 / 6),
+    ]
+
+
+def test_of_one_group_that_counts_nothing_is_left_out():
+    """The other passed the bound: nobody may drop the last one."""
+    groups = design("abc", "def")
+    updates = {s: np.full(1, 1.0 if s in "abc" else 50.0) for s in "abcdef"}
+
+    whole = combine_groups(sums_of(groups, updates), 2.0, "median", validated=True)
+
+    assert whole.update["w"][0] == 1.0 and whole.without == {}
+    assert [group.beyond for group in whole.groups] == [False, True]
+
+
+def test_a_group_that_was_voted_out_tells_its_members_apart_over_rounds():
+    """Drawn anew, the site that is always in the group without which all do better is named."""
+    verdicts, rng = [], np.random.default_rng(3)
+    for round_ in range(1, 26):
+        groups = design(*disjoint_groups(names(8), 3, 0, "run", round_, 2))
+        whole = combine_groups(sums_of(groups, updates_of(8, rng)), None, "median", validated=True)
+        place = next(i for i, group in enumerate(groups) if "s03" in group.sites)
+        verdicts.append(whole.without[place].groups)
+
+    assert [site for site, standing in reputation(verdicts).items() if standing.suspect] == ["s03"]
+
+
 def sums_of(groups, updates):
     for group in groups:
         yield group, {"w": np.sum([updates[s] for s in group.sites], axis=0).astype(np.float32)}
