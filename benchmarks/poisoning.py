@@ -39,13 +39,14 @@ from benchmarks.poisoning_worlds import Update, World, breast, heart, heart_fold
 from tasks import parameters
 from tasks.adaptive import AdaptiveNorm, is_within
 from tasks.aggregation import rule
-from tasks.aggregation.bound import bounded, norm, noted
+from tasks.aggregation.bound import bounded, norm, noted, weighted
 from tasks.aggregation.grouped import Combined, combine_groups
 from tasks.aggregation.reputation import reputation
 from tasks.parameters import Parameters
 from tasks.rules import Aggregation
 from tasks.secagg.groups import Group, disjoint_groups, fixed_groups
 from tasks.validation import is_better, voted_out
+from tasks.weights import RecordWeights
 
 DRAWS = 10  # of the groups that sites vote on
 
@@ -57,6 +58,10 @@ class Memory:
         self.bound, self.round, self.verdicts = bound, 0, list[Any]()
         self.world, self.who, self.draw = world, who, draw
         self.model: Parameters = {}
+
+    @property
+    def records(self) -> dict[str, int]:
+        return {site: len(part.y) for site, part in self.world.sites.items()}
 
 
 Combine = Callable[[dict[str, Update], Memory], Update]
@@ -77,6 +82,15 @@ def adaptive_mean(updates: dict[str, Update], memory: Memory) -> Update:
     terms = AdaptiveNorm(start=memory.bound, least=1e-3, most=1e3)
     memory.bound = terms.after(memory.bound, sum(within) / len(within))
     return result
+
+
+def weighted_mean(updates: dict[str, Update], memory: Memory) -> Update:
+    """By records, after the bound; who attacks claims as many as count, and its update is held to the bound as elsewhere."""
+    weights = RecordWeights(per=int(np.median(list(memory.records.values()))))
+    counts = {s: weights.most if s == memory.who else weights.of(n) for s, n in memory.records.items()}
+    sums = stacked([weighted(bounded(u, memory.bound), counts[s]) for s, u in updates.items()])
+    total = np.float32(sum(counts.values()))
+    return {name: (array.sum(axis=0) / total).astype(np.float32) for name, array in sums.items()}
 
 
 def grouped(name: str, drawn: bool, adaptive: bool = False, vote: bool = False) -> Combine:
@@ -129,6 +143,7 @@ RULES: dict[str, Combine] = {
     "mean": plain("mean"),
     "mean, update_norm": bounded_mean,
     "mean, adaptive norm": adaptive_mean,
+    "mean, update_norm, weights": weighted_mean,
     "clipped_mean": plain("clipped_mean"),
     "median": plain("median"),
     "trimmed_mean": plain("trimmed_mean"),

@@ -67,6 +67,7 @@ def examine(
     batch: float,
     policy: Policy,
     bound: float | None = None,
+    weight: float = 1.0,
 ) -> float:
     """Let an update pass that is an update to `given`, and nothing else.
 
@@ -78,6 +79,7 @@ def examine(
         batch: expected units of a step.
         policy: of the site.
         bound: norm that the study lets an update of this round have; None: any.
+        weight: what this site counts: the update was made so many times as long.
 
     Returns:
         Its norm.
@@ -98,8 +100,10 @@ def examine(
     if not math.isfinite(size):
         raise RefusedError(Code.NOT_FINITE, "the update stays here: it has numbers that are not finite")
     possible = norm_bound(study, event, batch, found.numbers)
-    bounds = (policy.max_update_norm, bound, possible)
-    limit = min((one for one in bounds if one is not None), default=math.inf)
+    bounds = [one for one in (bound, possible) if one is not None]
+    limit = min([weight * one for one in bounds], default=math.inf)
+    if policy.max_update_norm is not None:
+        limit = min(limit, policy.max_update_norm)
     if size > limit:
         raise RefusedError(
             Code.TRAINING_FAILED,

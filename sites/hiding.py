@@ -38,10 +38,10 @@ class Hiding(NamedTuple):
     largest: float  # size of one number
     sites: int
 
-    def mask(self, update: bytes, workplace: Workplace, within: bool | None = None) -> Masked:
-        """Hide an update that the gate has let pass, and `within` where the study asks it. Raises RefusedError."""
-        said = b"" if within is None else struct.pack("<f", within)
-        return self._mask(update + said, read_tensors(update).begin, "<f4", workplace)
+    def mask(self, update: bytes, workplace: Workplace, said: Sequence[float] = ()) -> Masked:
+        """Hide an update that the gate has let pass, and what the study asks beside it. Raises RefusedError."""
+        beside = struct.pack(f"<{len(said)}f", *said)
+        return self._mask(update + beside, read_tensors(update).begin, "<f4", workplace)
 
     def mask_words(self, words: bytes, workplace: Workplace) -> Masked:
         """Hide words that have this site's share of the noise in them. Raises RefusedError."""

@@ -93,6 +93,7 @@ class TrainJob(RowsJob):
     threads: int
     update_norm: float | None = None  # what the update is shortened to
     clip_norm: float | None = None  # that adapts: where this site's last round has left it
+    weight: float = 1.0  # and made so many times as long after that
 
 
 class StepsJob(RowsJob):

@@ -102,6 +102,12 @@ class Task(NamedTuple):
     bound: float | None  # of the norm of an update
     candidates: list[bytes]  # other parameters to score
 
+    @property
+    def weight(self) -> float:
+        """What this site counts among the others."""
+        weights = self.study.aggregation.weights
+        return weights.of(self.survey.units) if weights else 1.0
+
 
 def play(ticket: Ticket, desk: Desk) -> Done | Lockstep:
     """Do what the hub's ticket asks, as far as this site allows it; of a round in lockstep, all but its steps.
@@ -297,6 +303,7 @@ def _train(
         threads=site.settings.resources.threads,
         update_norm=task.bound,
         clip_norm=desk.outbox.clip_norm(task.ticket.run, task.ticket.round),
+        weight=task.weight,
     )
     trained = workplace.run(job, Trained, task.given)
     if spent is not None and task.study.privacy.adaptive_clip is not None:
@@ -307,10 +314,14 @@ def _train(
         return _sealed(masked, spent)._replace(first_line_at=trained.began_at, records=shown)
     payload = workplace.update(len(task.given) + HEADER_SLACK)
     batch = event.sample_rate * public_units(task.survey.units) if event else 0.0
-    size = examine(payload, task.given, task.study, event, batch, site.settings.policy, task.bound)
+    size = examine(
+        payload, task.given, task.study, event, batch, site.settings.policy, task.bound, task.weight
+    )
     if task.hiding is not None:
-        within = is_within(size, task.bound) if task.bound and task.study.aggregation.adaptive else None
-        masked = task.hiding.mask(payload, workplace, within)
+        said = [task.weight] if task.study.aggregation.weights else []
+        if task.bound and task.study.aggregation.adaptive:
+            said.append(is_within(size / task.weight, task.bound))
+        masked = task.hiding.mask(payload, workplace, said)
         return _sealed(masked, spent)._replace(first_line_at=trained.began_at, records=shown)
     if desk.hub.agreement_key is not None:  # noised is not masked: whoever reads the store need not see it
         place = layout.update_place(task.ticket.run, task.ticket.round)

@@ -73,6 +73,12 @@ def _privacy(study: Study, site: Site) -> Iterator[str]:
         if (privacy.mode != "none")
         else "    Others see the combined parameters."
     )
+    if study.aggregation.weights:
+        most = study.aggregation.weights.most
+        yield (
+            f"    This site counts by the rough number of its records, {most:g} times at most; the hub learns what all "
+            f"sites of a sum count together."
+        )
     if study.aggregation.adaptive:
         bound = study.aggregation.adaptive
         yield (

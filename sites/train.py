@@ -10,7 +10,7 @@ from sites.job import PARAMETERS, UPDATE, Beat, Trained, TrainJob, Watch
 from sites.localsteps import walked
 from sites.records import Part, load_records
 from tasks import parameters
-from tasks.aggregation.bound import bounded
+from tasks.aggregation.bound import bounded, weighted
 from tasks.bands import public_units
 from tasks.contracts import Code
 from tasks.errors import ContractError, RefusedError
@@ -61,7 +61,7 @@ def work(job: TrainJob, folder: Path, watch: Watch, began_at: float) -> Trained:
         progress=_progress(watch),
         clip=clip,
     )
-    update = bounded(parameters.subtract(new, base), job.update_norm)
+    update = weighted(bounded(parameters.subtract(new, base), job.update_norm), job.weight)
     if not parameters.is_finite(update):
         raise RefusedError(Code.NOT_FINITE, "the update is not finite; lower learning_rate")
     raw = parameters.to_bytes(update)

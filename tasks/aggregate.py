@@ -173,7 +173,7 @@ def _moved(hub: Hub, plan: RoundPlan, base: Parameters, one: Parameters, sites: 
 def _summed(hub: Hub, plan: RoundPlan, total: Total, base: Parameters) -> Parameters:
     """From an opened sum."""
     if plan.study.privacy.mode != "distributed":
-        return parameters.add(base, mean_of(total, base))
+        return parameters.add(base, mean_of(total, base, plan.study.aggregation))
     return _stepped(hub, plan, base, numbers_of(total))
 
 

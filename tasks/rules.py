@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tasks.adaptive import AdaptiveNorm
 from tasks.contracts import Message
+from tasks.weights import RecordWeights
 
 RuleName = Literal["mean", "clipped_mean", "median", "trimmed_mean", "geometric_median"]
 
@@ -36,6 +37,7 @@ class Aggregation(Message):
     of every coordinate; None: a quarter. `groups`: sites are put into groups (drawn anew each round, without noise
     always the same), each group's sum is opened, and the rule combines the groups: robust and secure at once.
     `validation`: the sites score the model also without each group, and vote one out (validation.py).
+    `weights`: sites count by their records (weights.py); None: each counts one.
     """
 
     rule: RuleName = "mean"
@@ -43,6 +45,7 @@ class Aggregation(Message):
     trim: float | None = Field(default=None, gt=0, lt=0.5)
     groups: bool | None = None
     validation: Literal["leave_one_out"] | None = None
+    weights: RecordWeights | None = None
 
     @field_validator("update_norm", mode="before")
     @classmethod
@@ -89,12 +92,21 @@ class Aggregation(Message):
             raise ValueError(
                 "validation: leave_one_out leaves out one group of sites at a time; add groups: true, or remove it"
             )
+        if self.weights and self.rule != "mean":
+            raise ValueError(
+                f"weights are of rule mean: in rule {self.rule} a heavy site could be the wrong one; remove one of them"
+            )
         return self
 
     @property
     def least_groups(self) -> int:
         """Fewest groups that can be combined."""
         return LEAST_FOR_VALIDATION if self.validation else LEAST_FOR_ROBUST
+
+    @property
+    def said(self) -> int:
+        """Words of a secure sum beside the update: what the site counts, and then whether it was within the bound."""
+        return (self.weights is not None) + (self.adaptive is not None)
 
     def check(self, quorum: int, *, only_sums: bool, asked: int, min_cohort: int) -> None:
         """Refuse what cannot work.
@@ -113,6 +125,11 @@ class Aggregation(Message):
             raise ValueError(
                 f"aggregation: groups are for secure sums, and this study shows each update; remove groups, and "
                 f"rule {self.rule} takes the updates themselves"
+            )
+        if self.weights and not only_sums:
+            raise ValueError(
+                "aggregation: weights are told in secure sums alone, and this study shows what each site sends; remove "
+                "weights, or secure_aggregation: off"
             )
         if self.groups and asked < needed:
             also = f"validation: leave_one_out, with two groups (from {validated} sites on); " * (

@@ -211,6 +211,11 @@ class Study(Message):
             )
         if self.aggregation.adaptive:
             self._check_adaptive()
+        if self.aggregation.weights and self.aggregation.weights.most > self.secure_aggregation.largest:
+            raise ValueError(
+                f"aggregation.weights: what a site counts is a number of the sum, and secure_aggregation.bound is "
+                f"{self.secure_aggregation.largest:g}; lower most, or raise the bound"
+            )
         if self.aggregation.groups and self.privacy.mode == "none" and not self.cohort.is_all:
             raise ValueError(
                 "aggregation.groups: without noise, sums of changing groups give each site's update away over rounds, "
@@ -260,8 +265,8 @@ class Study(Message):
             )
         if self.aggregation != Aggregation(rule=self.aggregation.rule, groups=self.aggregation.groups):
             raise ValueError(
-                "privacy mode distributed adds gradients that are clipped already; remove aggregation, but for a rule "
-                "with groups: true, or use mode local"
+                "privacy mode distributed adds gradients that are clipped already, and each record counts by itself; "
+                "remove aggregation, but for a rule with groups: true, or use mode local"
             )
         if self.aggregation.groups and max(self.steps, self.local_steps) > 1:
             raise ValueError(
@@ -282,8 +287,8 @@ class Study(Message):
             )
 
     def words(self, numbers: int) -> int:
-        """How many words of a secure sum an update of so many numbers has; one more says whether it was within."""
-        return numbers + (self.aggregation.adaptive is not None)
+        """How many words of a secure sum an update of so many numbers has, with what is said beside it."""
+        return numbers + self.aggregation.said
 
     @property
     def single_updates(self) -> bool:

@@ -21,6 +21,7 @@ from tasks.opening import open_sum
 from tasks.parameters import Parameters
 from tasks.plan import RoundPlan
 from tasks.quorum import too_few
+from tasks.rules import Aggregation
 from tasks.seats import Seats
 from tasks.secagg.fixedpoint import Words, numbers_in, word_type
 from tasks.secagg.groups import Group
@@ -100,9 +101,18 @@ def add_up(
     return Total(parts, sum_.scale_bits, seats.summed(survivors.sha256))
 
 
-def mean_of(total: Total, base: Parameters) -> Parameters:
+def mean_of(total: Total, base: Parameters, terms: Aggregation) -> Parameters:
     """The mean of the vectors in an opened sum, in the form of `base`: float32, its arrays in the order of names."""
-    return _decoded(total.words, total.scale_bits, base, len(total.sites))
+    return _decoded(total.words, total.scale_bits, base, counted(total, terms))
+
+
+def counted(total: Total, terms: Aggregation) -> float:
+    """What the sites in an opened sum count together: each one, or as they say in it."""
+    sites = len(total.sites)
+    if terms.weights is None:
+        return sites
+    word = total.words[-terms.said :][:1]
+    return terms.weights.together(float(numbers_in(word, total.scale_bits)[0]), sites)
 
 
 def sums_of(total: Total, base: Parameters) -> Iterator[tuple[Group, Parameters]]:
@@ -122,7 +132,7 @@ def share_within(total: Total) -> float:
     return median(min(max(share, 0.0), 1.0) for share in shares)
 
 
-def _decoded(words: Words, scale_bits: int, base: Parameters, count: int = 1) -> Parameters:
+def _decoded(words: Words, scale_bits: int, base: Parameters, count: float = 1) -> Parameters:
     """What words stand for, divided by `count`, in the form of `base`."""
     found, start = {}, 0
     for name in sorted(base):

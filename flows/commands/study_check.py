@@ -146,13 +146,20 @@ def _combined(study: Study) -> list[str]:
 
 
 def _bounded(study: Study) -> list[str]:
-    bound = study.aggregation.update_norm
+    bound, weights = study.aggregation.update_norm, study.aggregation.weights
+    lines = []
+    if weights:
+        lines = [
+            f"a site counts one for every {weights.per} records, by their band, and {weights.most:g} at most; the hub "
+            f"sees what all of them count together"
+        ]
     if bound is None:
-        return []
+        return lines
     if isinstance(bound, float):
-        return [f"each update is shortened to norm {bound:g}"]
+        return [*lines, f"each update is shortened to norm {bound:g}"]
     cost = {"local": "no privacy: it follows from noised updates", "none": "nothing, and is not noised"}
     return [
+        *lines,
         f"each update is shortened to a norm that adapts: {bound.start:g} at first, then towards quantile "
         f"{bound.quantile:g} of the updates' norms, within {bound.least:g} to {bound.most:g}",
         f"what says so is one bit of each site; it costs {cost[study.privacy.mode]}",

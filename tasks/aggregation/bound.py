@@ -37,6 +37,14 @@ def bounded(update: Parameters, bound: float | None) -> Parameters:
     return {name: (a.astype(np.float64) * factor).astype(np.float32) for name, a in update.items()}
 
 
+def weighted(update: Parameters, weight: float) -> Parameters:
+    """The update of a site that counts `weight` in a sum. Not in place."""
+    if weight == 1.0:
+        return update
+    factor = weight * (1 - 2**-22)  # as in `bounded`
+    return {name: (a.astype(np.float64) * factor).astype(np.float32) for name, a in update.items()}
+
+
 def each_bounded(updates: Iterable[Parameters], bound: float | None) -> Iterator[Parameters]:
     """The updates one by one, each bounded."""
     return (bounded(update, bound) for update in updates)

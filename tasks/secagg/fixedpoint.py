@@ -35,7 +35,7 @@ def signed_words(words: Words) -> NDArray[np.signedinteger[Any]]:
     return words.view(np.int64 if words.itemsize == 8 else np.int32)
 
 
-def numbers_in(words: Words, scale_bits: int, count: int = 1) -> NDArray[np.float64]:
+def numbers_in(words: Words, scale_bits: int, count: float = 1) -> NDArray[np.float64]:
     """What the words of a sum stand for, divided by `count`: shape (d,), float64."""
     scale = math.ldexp(1.0 / count, -scale_bits)
     result: NDArray[np.float64] = np.multiply(signed_words(words), scale, dtype=np.float64)
