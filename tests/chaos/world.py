@@ -196,7 +196,7 @@ class World:
         """Start what else the world has."""
 
     def _site_file(self, site: str) -> Path:
-        extra = "testing: {seeded_noise: true}\n"
+        extra = "testing: {seeded_noise: true}\npolicy: {seeded_noise: true}\n"
         return write_site(self.folder / "files", site, extra=extra, epsilon=10_000.0)
 
     def _place(self, who: str) -> AbstractContextManager[object]:
