@@ -10,6 +10,7 @@ What an update says within its norm, no gate can see: that is the noise's work.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -42,6 +43,8 @@ FILE = "egress.jsonl"  # in the state folder, beside the audit log
 # objects that have a record
 STEPS = ("/step.masked", "/step.json")
 ANSWERS = ("/receipt.json", "/update.safetensors", "/update.masked", *STEPS)
+log = logging.getLogger(__name__)
+
 ADAM_STEP = 3.17  # learning rates that a step of Adam moves a number at most: Kingma & Ba 2015, section 2.1
 
 
@@ -184,6 +187,25 @@ class Egress:
             raise ContractError(f"the outbox has no answer {name}")
         return self.clear(answer.receipt, self._outbox.payload(answer))
 
+    def kept(self) -> dict[tuple[str, str], int]:
+        """Bytes of each object with a record that this site has signed, by key and digest; any other line is none."""
+        found, unsigned = dict[tuple[str, str], int](), 0
+        keys = [self._key.public_hex, *_former_keys(self._state)]
+        for line in _lines(self._state):
+            if not line.endswith(b"}"):
+                continue
+            try:
+                record = _opened(line, self._key.name, keys)
+            except SealError:
+                unsigned += 1
+                continue
+            found[record.key, record.sha256] = record.bytes
+        if unsigned:
+            log.warning(
+                "%d lines of %s are not what this site has signed; see `audit egress`", unsigned, FILE
+            )
+        return found
+
     def clear_steps(self, run: str, round_: int) -> int:
         """The ledger's entry that pays for the steps of a round in lockstep.
 
@@ -300,20 +322,29 @@ def egress_records(state: Path, site: str, public_key: str) -> Iterator[EgressRe
     Raises:
         SealError: a line was not signed by this site's key.
     """
-    try:
-        lines = (state / FILE).read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return
-    former = (state / FORMER).read_text().split() if (state / FORMER).exists() else []
-    for number, line in enumerate(lines, 1):
+    keys = [public_key, *_former_keys(state)]
+    for number, line in enumerate(_lines(state), 1):
         if not line.endswith(b"}"):
             continue
         try:
-            yield _opened(line, site, [public_key, *former])
+            yield _opened(line, site, keys)
         except SealError as exc:
             raise SealError(
                 f"line {number} of {state / FILE} is not what this site has signed: {exc}"
             ) from exc
+
+
+def _lines(state: Path) -> list[bytes]:
+    """As they stand there; one that a full disk tore does not end as a record does."""
+    try:
+        return (state / FILE).read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+
+
+def _former_keys(state: Path) -> list[str]:
+    """Public keys that this site had before."""
+    return (state / FORMER).read_text().split() if (state / FORMER).exists() else []
 
 
 def _opened(line: bytes, site: str, keys: list[str]) -> EgressRecord:

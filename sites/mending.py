@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import logging
-from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -22,7 +21,6 @@ from sites.audit import FILE as AUDIT_FILE
 from sites.audit import Audit
 from sites.auditevents import BudgetCharged, BudgetReserved, BytesOut
 from sites.egress import ANSWERS, Egress
-from sites.egress import FILE as EGRESS_FILE
 from sites.ledger import Key, Ledger
 from tasks import layout
 from tasks.contracts import Operation
@@ -52,7 +50,7 @@ def mend(audit: Audit, egress: Egress) -> None:
         BrokenChainError: the ledger is not what was written.
     """
     state = audit.path.parent
-    noted, kept = _noted(state), _kept(state)
+    noted, kept = _noted(state), egress.kept()
     for (key, digest), size in sorted(kept.items()):
         if (key, digest) not in noted.objects:
             audit.note(BytesOut(key=key, bytes=size, sha256=digest, late=True))
@@ -119,19 +117,3 @@ def _events(path: Path) -> Iterator[dict[str, Any]]:
         for raw in file:
             if any(word in raw for word in _SAID):
                 yield json.loads(raw)["event"]
-
-
-def _kept(state: Path) -> Objects:
-    """What has a record. Whether the site's key has signed it, `audit egress` says; a torn line is none."""
-    found: Objects = {}
-    path = state / EGRESS_FILE
-    if not path.exists():
-        return found
-    with path.open("rb") as file:
-        for raw in file:
-            try:
-                record = json.loads(b64decode(json.loads(raw)["body"]))
-                found[record["key"], record["sha256"]] = record["bytes"]
-            except (ValueError, KeyError, TypeError):
-                continue
-    return found

@@ -239,6 +239,11 @@ def check_candidates(ticket: Ticket, study: Study) -> None:
             Code.BAD_TICKET,
             f"candidates to {ticket.operation}, and the approved study has no validation of groups",
         )
+    most = len(study.sites) // study.secure_aggregation.min_cohort
+    if len(ticket.candidates) > most:  # before any of them is fetched
+        raise RefusedError(
+            Code.BAD_TICKET, f"{len(ticket.candidates)} candidates, and there are {most} groups at most"
+        )
 
 
 def check_bound(parameters_bytes: int, vote: Vote) -> None:

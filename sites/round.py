@@ -134,9 +134,9 @@ def play(ticket: Ticket, desk: Desk) -> Done | Lockstep:
     if again is not None:
         return again
     bound = _bound(study, ticket)
-    given, others = _parameters(ticket, desk), _candidates(ticket, desk)
-    for raw in (given, *others):
-        check_bound(len(raw), standing.in_force[study.name])
+    given = _parameters(ticket, desk)
+    check_bound(len(given), standing.in_force[study.name])
+    others = desk.mailbox.candidates(ticket, len(given) + HEADER_SLACK)  # they are as big as the model
     numbers = _numbers(given, others)
     check_steps(ticket, study)
     if ticket.steps is not None:
@@ -239,10 +239,6 @@ def _survey(ticket: Ticket, study: Study, source: Source, workplace: Workplace, 
 
 def _parameters(ticket: Ticket, desk: Desk) -> bytes:
     return desk.mailbox.parameters(ticket, desk.site.settings.resources.parameters_mb * 2**20)
-
-
-def _candidates(ticket: Ticket, desk: Desk) -> list[bytes]:
-    return desk.mailbox.candidates(ticket, desk.site.settings.resources.parameters_mb * 2**20)
 
 
 def _bound(study: Study, ticket: Ticket) -> float | None:
@@ -379,7 +375,7 @@ def _score(task: Task, site: Site, workplace: Workplace) -> Done:
         raise RefusedError(Code.TRAINING_FAILED, "the job has scored another number of candidates")
     masked = task.hiding.mask_statistics([scored.scores.statistics, *scored.others], workplace)
     own = Scores(metrics=scored.scores.metrics) if site.settings.disclosure.own_figures else None
-    votes = scored.votes if task.candidates else None
+    votes = scored.votes if task.candidates and site.settings.disclosure.votes else None
     return _sealed(masked, None)._replace(scores=own, votes=votes, first_line_at=scored.began_at)
 
 

@@ -93,6 +93,7 @@ class Disclosure(_Settings):
     own_figures: bool = (
         False  # under secure aggregation: show them beside the sum; else they always are shown
     )
+    votes: bool = False  # in validation of groups, say one bit for each group of what held-out records tell
     records: bool = False  # let the hub know the number of records in a band, such as 200-999
 
 

@@ -90,8 +90,14 @@ def _privacy(study: Study, site: Site) -> Iterator[str]:
     if study.aggregation.validation:
         yield (
             "    Each round's model is also scored without each group: every such score is one more release about the "
-            "same held-out records, in a sum of all sites; and the hub sees this site's vote, one bit for each group "
-            "(does it do better without here?). All sites can read those models, and from them the sums of groups."
+            "same held-out records, in a sum of all sites. All sites can read those models, and from them the sums of "
+            "groups."
+        )
+        yield (
+            "    This site votes (disclosure.votes): the hub sees one bit for each group, without noise, and can make "
+            "models by which that bit tells whether one certain record is held out here."
+            if site.settings.disclosure.votes
+            else "    This site does not vote on groups; it would with disclosure: {votes: true} in site.yaml."
         )
     if privacy.epsilon is None or privacy.delta is None:
         yield "  privacy: none, and nothing is counted in the ledger"
@@ -130,8 +136,8 @@ def _against(study: Study, site: Site) -> Iterator[str]:
     )
     yield (
         f"    each {who} adds a share of the noise; epsilon against the hub {seen.hub:.3g}, against the "
-        f"hub and {run.missing} of the other sites {seen.hub_with_missing:.3g}, against the hub and all other sites "
-        f"together {seen.all_others:.3g}"
+        f"hub and {run.missing} of the other sites (lost ones among them) {seen.hub_with_missing:.3g}, "
+        f"against the hub and all other sites together {seen.all_others:.3g}"
     )
     if study.local_steps > 1:
         yield (

@@ -13,6 +13,8 @@ from tasks.privacy.counted import split
 from tasks.privacy.noise import NoiseSource
 from tasks.study import Privacy
 
+GRID = 1024  # of one unit: the last bits of a floating-point sum could tell which numbers were added (Mironov 2012)
+
 
 class ClipNorm:
     """`now`: in force in the next step."""
@@ -55,4 +57,5 @@ class ClipNorm:
         if self._terms is None:
             return
         count = unclipped - units / 2 + float(noise.normal((1,), split(noise_multiplier).counting)[0])
+        count = round(count * GRID) / GRID
         self.now = self._terms.after(self.now, 0.5 + count / expected)

@@ -80,7 +80,7 @@ def linear(recipe: Recipe) -> Linear:
     """
     from tasks.recipes.base import Linear
 
-    if not isinstance(recipe, Linear):
+    if not isinstance(recipe, Linear) or not _own_promise(type(recipe)):
         raise StudyError(
             f"local.epochs above 1 in privacy mode distributed: only of a logistic regression it is known how far one "
             f"record moves several steps, and {type(recipe).__name__} does not say that it is one; use privacy.steps "
@@ -88,6 +88,16 @@ def linear(recipe: Recipe) -> Linear:
         )
     recipe.longest_record()  # a recipe around another one says here that the other is none
     return recipe
+
+
+def _own_promise(recipe: type) -> bool:
+    """True where no class below the one that promises `longest_record` has another loss or model."""
+    order = recipe.__mro__
+
+    def at(name: str) -> int:
+        return next((i for i, cls in enumerate(order) if name in cls.__dict__), len(order))
+
+    return at("longest_record") <= min(map(at, ("loss", "module", "initial_parameters")))
 
 
 def settings_model(path: str) -> type[BaseModel] | None:

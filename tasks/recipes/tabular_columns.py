@@ -128,7 +128,7 @@ def _numeric(
     least, most = map(feature.encoded, feature.range)
     number = numbers(values, name)
     missing = np.isnan(number)
-    number[missing] = (low + high) / 2 if feature.missing is None else feature.missing
+    number[missing] = low + (high - low) / 2 if feature.missing is None else feature.missing
     with np.errstate(over="ignore"):  # what is far out is clipped anyway
         block[:, 0] = np.clip((number - low) / (high - low) * 2 - 1, least, most)
     return missing

@@ -15,7 +15,7 @@ from sites.settings import load_site
 from tasks import layout, parameters
 from tasks.commit import load_records
 from tasks.contracts import Code, Metrics, Operation
-from tasks.errors import RefusedError
+from tasks.errors import RefusedError, SecureSumError
 from tasks.follow import _fits
 from tests.federation import Tampering, a_study, write_site
 
@@ -24,8 +24,9 @@ LIAR = "s4"
 pytestmark = pytest.mark.slow
 
 
-def six(folder, rule=None):
-    extra = "testing: {seeded_noise: true}\nprivacy_none: [toy]\ndisclosure: {own_figures: true}\n"
+def six(folder, rule=None, votes="true"):
+    shown = f"disclosure: {{own_figures: true, votes: {votes}}}\n"
+    extra = f"testing: {{seeded_noise: true}}\nprivacy_none: [toy]\n{shown}"
     files = [write_site(folder / "files", site, n=90, extra=extra) for site in SIX]
     store = open_store((folder / "federation" / "store").absolute().as_uri())
     store = Tampering(store, rule) if rule else store
@@ -177,8 +178,36 @@ def test_candidates_that_cannot_be_are_refused_and_then_nothing_is_left_out(tmp_
         assert not any(group.dropped for group in record.groups)
 
 
+def test_votes_count_where_the_sum_of_figures_cannot_be_opened(tmp_path, lying, monkeypatch):
+    """Else the wrong site would spoil that sum alone, and its update would stay in the model."""
+
+    def spoiled(*_):
+        raise SecureSumError("wrong shares")
+
+    monkeypatch.setattr(importlib.import_module("tasks.evaluate"), "add_up", spoiled)
+    federation = six(tmp_path)
+    federation.run(validated(), "toy-1")
+    (record,) = load_records(federation.hub, "toy-1")
+
+    (out,) = [group for group in record.groups if group.dropped]
+    assert LIAR in out.sites and record.metrics == Metrics()
+
+
+def test_a_site_votes_only_where_its_own_file_says_so(tmp_path, lying):
+    """A bit of one site about its held-out records has no noise: approving the study's terms is not enough."""
+    federation = six(tmp_path, votes="false")
+    federation.run(validated(), "toy-1")
+    (record,) = load_records(federation.hub, "toy-1")
+
+    assert record.voters == 0 and not any(group.dropped for group in record.groups)
+    assert all(
+        a.outbox.find("toy-1/00001-01-evaluate").receipt.votes is None for a in federation.agents.values()
+    )
+    assert record.metrics.auroc is not None
+
+
 def test_a_hub_that_has_its_scores_gets_none_of_other_candidates(undisturbed):
-    """A second set of models would be more than the study's people have approved; told to one site alone it adds up to nothing."""
+    """A second set of models would be more than the study's people have approved; figures of models told to one site alone add up to nothing."""
     federation, _ = undisturbed
     asked, agent = of_round(federation, 2, Operation.EVALUATE), federation.agents["s0"]
     trained = agent.outbox.answered("toy-1", 2, Operation.TRAIN)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode, b64encode
 from contextlib import closing, suppress
 
 import pytest
 
-from infra.errors import FileError
+from infra.errors import FileError, SealError
 from sites.agent import Agent
 from sites.audit import Audit
 from sites.auditevents import BudgetCharged, BudgetReserved, BytesOut
@@ -102,6 +103,25 @@ def test_a_record_that_the_log_has_lost_is_noted_late(tmp_path):
 
     assert [(e.key, e.sha256) for e in late(again, BytesOut)] == [place]
     assert noted_egress(agent.site.state, "north")
+
+
+@pytest.mark.parametrize("field", [{"key": "no\tplace"}, {"sha256": "zz"}, {"bytes": 11}])
+def test_a_record_that_this_site_has_not_signed_comes_into_no_log(tmp_path, field):
+    """Somebody has edited the file: the agent starts, its log says nothing of it, and `audit egress` does."""
+    ToyHub(tmp_path)
+    agent = an_agent(tmp_path)
+    egress = Egress(agent.site.state, agent.home.identity.signing, agent.now)
+    egress.note("6" * 64, "sites/north/out/toy-1/00001-01-train/step.json", "5" * 64, 10, None)
+    path = agent.site.state / "egress.jsonl"
+    line = json.loads(path.read_bytes())
+    body = json.loads(b64decode(line["body"])) | field
+    path.write_text(json.dumps(line | {"body": b64encode(json.dumps(body).encode()).decode()}) + "\n")
+
+    again = anew(agent)
+
+    assert not late(again, BytesOut)
+    with pytest.raises(SealError):
+        noted_egress(agent.site.state, "north")
 
 
 def test_books_that_agree_are_left_as_they_are(tmp_path):

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.errors import RecordError, StudyError
+from tasks.recipes import linear
 from tasks.recipes.base import Linear, Recipe
 from tasks.recipes.tabular import MLP, LogisticRegression
 
@@ -342,3 +343,18 @@ def test_a_logistic_regressions_loss_is_as_flat_as_it_promises():
         loss = LogisticRegression(settings()).loss(score[:, None], torch.full_like(score, label))
         slope = torch.autograd.grad(loss.sum(), score)[0].diff() / (60 / 2000)
         assert bool((slope >= 0).all()) and 0.24 < float(slope.max()) <= 0.25
+
+
+def test_whoever_changes_the_loss_promises_anew_how_flat_it_is():
+    """A heavier loss for the ill moves a record's steps by twice what the noise is made for."""
+
+    class Weighted(LogisticRegression):
+        def loss(self, outputs, targets):
+            return super().loss(outputs, targets) * (1 + 29 * targets)
+
+    class Renamed(LogisticRegression):
+        pass
+
+    assert linear(Renamed(settings())).longest_record() > 1
+    with pytest.raises(StudyError, match="Weighted does not say that it is one"):
+        linear(Weighted(settings()))
