@@ -85,7 +85,8 @@ def write_site(folder: Path, site: str, n: int = 120, extra: str = "", epsilon: 
                 [f"{age[i]:.1f}", f"{dose[i]:.2f}", "ab"[i % 2], "yes" if sick[i] else "no", f"p{i // 2}"]
             )
     path = folder / f"{site}.yaml"
-    policy = "" if "policy:" in extra else "policy: {}\n"
+    terms = "{seeded_noise: true}" if "seeded_noise" in extra else "{}"
+    policy = "" if "policy:" in extra else f"policy: {terms}\n"
     path.write_text(
         f"site: {site}\n"
         f"store: {(folder / 'store').as_uri()}\n"
