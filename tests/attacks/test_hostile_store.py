@@ -90,7 +90,7 @@ def test_answers_that_come_late_are_not_taken(tmp_path):
     assert reserved(federation)["south"] == 2
 
 
-@pytest.mark.parametrize("what", ["deleted", "swapped", "older"])
+@pytest.mark.parametrize("what", ["deleted", pytest.param("swapped", marks=pytest.mark.long), "older"])
 def test_commits_that_are_not_the_ones_written_stop_the_run(tmp_path, what):
     """Reordered, or one of them gone: a hub that goes on would build on another history."""
 

@@ -56,6 +56,13 @@ FAULTS = {
 }
 
 
+SLOW = (  # of kinds whose other faults are here; `make test-long` has these
+    "agent: network cut",
+    "prefect + mlflow: kill -9 both",
+    "store server: paused",
+    "agent + store server: kill -9 both",
+    "hub: network delay",
+)
 STEPS = 10
 IN_LOCKSTEP = {
     "privacy": {
@@ -96,7 +103,14 @@ def _world(made: dict[str, World], kind: str, folder, **terms) -> World:
     return made[name]
 
 
-@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in FAULTS for name in FAULTS[kind]])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        pytest.param(kind, name, marks=[pytest.mark.long] * (name in SLOW))
+        for kind in FAULTS
+        for name in FAULTS[kind]
+    ],
+)
 def test_a_run_survives(made, tmp_path_factory, kind, name):
     """Finished, committed once, the parameters and epsilons that a simulation gives, nothing left behind."""
     kinds = {(f.world, f.title): f for f in all_faults(random.Random(name), ROUNDS)}

@@ -206,11 +206,11 @@ def test_what_is_changed_in_site_yaml_counts_from_the_next_ticket_on(start, tmp_
         return running.answer(running.hub.ticket(study, given, round=round_)).refusal
 
     wait(lambda: (tmp_path / "north.state" / "agent.log").exists() and "is up" in running.log(), "the start")
-    config.write_text(before.replace("policy: {}", "policy: {operations: [evaluate]}"))
+    config.write_text(before.replace("policy: {", "policy: {operations: [evaluate], "))
     wait(lambda: "counts from now on" in running.log(), "the new file")
     assert refusal(1) == Code.POLICY_REFUSED
     for wrong in (
-        before.replace("policy: {}", ""),
+        before.replace("policy: {seeded_noise: true}", ""),
         before + "nonsense: 1\n",
         before + "state: other\n",
     ):

@@ -58,7 +58,7 @@ def test_a_review_shows_what_is_new(hub, command):
 
 
 def test_a_review_says_what_validation_gives_away(hub, command):
-    """More releases about held-out records, a bit of this very site, and sums of groups for all sites."""
+    """More releases about held-out records, sums of groups for all sites, and a bit of this site where its file allows it."""
     sites = ["north", *"abcdefg"]
     terms = {"rule": "median", "groups": True, "validation": "leave_one_out"}
     hub.propose(a_study(sites=sites, quorum=8, secure_aggregation={"on": True}, aggregation=terms))
@@ -66,7 +66,7 @@ def test_a_review_says_what_validation_gives_away(hub, command):
     out = command("review", "toy")[1]
 
     assert "one more release about the same held-out records" in out
-    assert "the hub sees this site's vote, one bit for each group" in out
+    assert "This site does not vote on groups; it would with disclosure: {votes: true}" in out
     assert "sums of updates of groups of at least 3 sites" in out
 
 
@@ -128,7 +128,7 @@ def test_a_study_that_nobody_proposed(hub, command):
 def test_an_agent_without_a_policy_does_not_start(tmp_path, capsys):
     """Deny by default: silence is no policy; the cure is said."""
     config = write_site(tmp_path)
-    config.write_text(config.read_text().replace("policy: {}\n", ""))
+    config.write_text(config.read_text().replace("policy: {seeded_noise: true}\n", ""))
 
     assert main(["start", "--config", str(config)]) == 2
     assert "policy:\n  operations" in capsys.readouterr().err

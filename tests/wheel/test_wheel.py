@@ -78,7 +78,7 @@ def test_the_installed_wheel_simulates_a_study_away_from_the_source(wheel, tmp_p
     assert (tmp_path / "result.json").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_site_installation_has_no_prefect_and_no_mlflow(wheel, tmp_path):
     """`fedrounds[site]` brings what trains and nothing of the hub; its commands work."""
     bin_ = _environment(tmp_path / "env")
