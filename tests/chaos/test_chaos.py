@@ -62,6 +62,12 @@ SLOW = (  # of kinds whose other faults are here; `make test-long` has these
     "store server: paused",
     "agent + store server: kill -9 both",
     "hub: network delay",
+    "mlflow: paused",
+    "hub's servers: disk full",
+    "agent + child: kill -9 both",
+    "hub + store server: kill -9 both",
+    "agent: kill after put update",
+    "hub: paused past its lease",
 )
 STEPS = 10
 IN_LOCKSTEP = {
