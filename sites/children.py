@@ -21,7 +21,7 @@ from typing import Any
 from sites.caps import ended_with
 from sites.job import Beat, Session, Watch
 from sites.sandbox import clean
-from sites.staying import WarmSession
+from sites.warmsession import WarmSession
 from tasks.contracts import Code, Isolation
 from tasks.errors import RefusedError
 

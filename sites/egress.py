@@ -40,12 +40,11 @@ from tasks.privacy.events import GaussianEvent
 from tasks.study import Study
 
 FILE = "egress.jsonl"  # in the state folder, beside the audit log
-# objects that have a record
 STEPS = ("/step.masked", "/step.json")
-ANSWERS = ("/receipt.json", "/update.safetensors", "/update.masked", *STEPS)
-log = logging.getLogger(__name__)
-
+ANSWERS = ("/receipt.json", "/update.safetensors", "/update.masked", *STEPS)  # objects that have a record
 ADAM_STEP = 3.17  # learning rates that a step of Adam moves a number at most: Kingma & Ba 2015, section 2.1
+
+log = logging.getLogger(__name__)
 
 
 class EgressRecord(Message):

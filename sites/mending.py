@@ -1,4 +1,4 @@
-"""When an agent starts: a line that a fall has left in one of the site's books, and not in the other, is added there.
+"""At an agent's start, or where a round in lockstep goes on: a line that a fall has left in one book only is added.
 
 An object has a line in the audit log and then a signed record (egress.py); a
 movement of the budget is in the ledger and then in the audit log. A kill, a

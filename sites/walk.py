@@ -17,10 +17,10 @@ from sites.journal import Journal, begun_for
 from sites.ledger import Key, Ledger
 from sites.lockstep import Lockstep
 from sites.notes import note_charged, note_reserved
+from sites.oldstate import check_newest
 from sites.policy import Facts, decide, obey
 from sites.settings import Site, Source
 from sites.spending import charge, dataset_of, plan_round, reserve
-from sites.stepnotes import check_newest
 from sites.workplace import Workplace
 from tasks.contracts import Code, Operation, Spent, Ticket
 from tasks.errors import RefusedError

@@ -98,7 +98,7 @@ def _sum(
 
 
 def _vote(candidate: Candidate, answers: list[Answer]) -> tuple[Candidate, int]:
-    """What the sites of an opened sum have chosen, and where its statistics stand: 0 is the model of all groups."""
+    """What these sites have chosen, and where its statistics stand: 0 is the model of all groups."""
     if not candidate.without:
         return candidate, 0
     votes = {a.site: a.receipt.votes for a in answers if a.receipt and a.receipt.votes is not None}

@@ -219,7 +219,7 @@ class Study(Message):
         if self.aggregation.groups and self.privacy.mode == "none" and not self.cohort.is_all:
             raise ValueError(
                 "aggregation.groups: without noise, sums of changing groups give each site's update away over rounds, "
-                "and a cohort is drawn anew each round; remove cohort, or use privacy mode local"
+                "and a cohort is drawn anew each round; remove cohort, or use privacy mode local or distributed"
             )
         if self.asynchronous is not None:
             self._check_asynchronous(self.asynchronous)

@@ -68,13 +68,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _advice(study: Study) -> list[str]:
     """A clip norm that needs no tuning, where the recipe knows how long a record can be."""
-    from tasks.recipes import load_recipe
-    from tasks.recipes.base import Linear
+    from tasks.errors import StudyError
+    from tasks.recipes import linear, load_recipe
 
-    recipe = load_recipe(study.recipe, study.recipe_settings)
-    if not isinstance(recipe, Linear):
+    try:
+        longest = linear(load_recipe(study.recipe, study.recipe_settings)).longest_record()
+    except StudyError:  # of other recipes nobody knows it
         return []
-    longest = recipe.longest_record()
     half = f"a clip norm of {longest / 2:.2g} clips none at first"
     return [f"by its ranges no record is longer than {longest:.3g}: {half}"]
 
@@ -140,7 +140,8 @@ def _combined(study: Study) -> list[str]:
     if study.aggregation.validation:
         lines += [
             "sites also score the model without each group, and half of them or more may vote one out",
-            "each vote is one bit about held-out records that the hub sees; the models go to all sites",
+            "sites whose file says disclosure: {votes: true} vote: one bit about held-out records for each group",
+            "the hub sees each site's bits, and the models go to all sites",
         ]
     return lines
 

@@ -92,11 +92,8 @@ def test_each_groups_sum_has_the_noise_that_is_accounted(lost):
     assert abs(np.corrcoef(sums)[np.triu_indices(3, 1)]).max() < 5 / math.sqrt(d)
 
 
-def test_no_combination_over_rounds_tells_more_than_the_rounds_together():
-    """A hub that solves for one site's records from groups drawn anew: its best estimate has the mu of all rounds.
-
-    Each site's sum is the same in every round, and the hub knows everybody else's: nothing is left to hide but one person.
-    """
+def test_the_noise_of_all_rounds_leaves_a_person_the_mu_of_the_run():
+    """The mean of one site's own group sums, with everybody else's records known: what a hub can know best."""
     study = a_grouped_study(rounds=40)
     run, rng = mechanism_of(study, 1), np.random.default_rng(3)
     std = run.sensitivity / run.mu(4, steps=1)  # four shares in each group, nobody missing
