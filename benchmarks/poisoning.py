@@ -135,7 +135,7 @@ def voted(combined: Combined, memory: Memory) -> Combined:
             continue
         whole, *others = (world.recipe.scores(model, held.x) for model in models)
         votes[site] = [is_better(other, whole, held.y) for other in others]
-    dropped = voted_out(votes, len(candidates)).dropped
+    dropped = voted_out(votes, len(candidates), len(votes)).dropped
     return combined if dropped is None else candidates[dropped]
 
 

@@ -111,12 +111,21 @@ def _round(hub: Hub, upto: list[RoundRecord]) -> dict[str, Any]:
         "secure_sum": record.summed.model_dump() if record.summed else None,
         "groups": [group.model_dump() for group in record.groups],
         "voters": record.voters,
+        "dropped": [site for group in record.groups or () if group.dropped for site in group.sites],
+        "least_summed": _least_summed(record) if record.summed else None,
         "lockstep": record.lockstep.model_dump() if record.lockstep else None,
         "sites": {name: _site(site) for name, site in record.sites.items()},
         "participation": participation.facts(upto[-participation.LOOK_BACK - 1 :]),
         "parameters_sha256": record.parameters_sha256,
         "seconds": round(record.seconds, 3),
     }
+
+
+def _least_summed(record: RoundRecord) -> int:
+    """Of the sums of updates that a round has opened, how many sites the smallest was of."""
+    if record.groups:
+        return min(len(group.sites) for group in record.groups)
+    return min(record.lockstep.sites) if record.lockstep else len(record.cohort)
 
 
 def _site(site: SiteRound) -> dict[str, Any]:

@@ -101,15 +101,22 @@ def _footer(result: Mapping[str, Any]) -> Iterator[str]:
     """What the figures above it do not say by themselves."""
     by_name: Mapping[str, Mapping[str, Any]] = result["final"]["sites"]
     if all(one["secure_sum"] for one in result["rounds"]):
-        fewest = min(len(one["cohort"]) for one in result["rounds"])
-        yield f"secure aggregation: of updates and figures the hub saw sums of {fewest} or more sites, never one"
+        fewest = min(one["least_summed"] for one in result["rounds"])
+        voted = ", but for its votes on groups" if any(one["voters"] for one in result["rounds"]) else ""
+        yield f"secure aggregation: of updates and figures the hub saw sums of {fewest} or more sites, never one{voted}"
         if any(any(site["metrics"].values()) for site in by_name.values()):
             yield "a site's own figures are here because its file shows them (disclosure: {own_figures: true})"
     for name, site in by_name.items():
         if why := site["code"] or ("not drawn" if site["state"] == "not_asked" else ""):
             yield f"{name} in the last round: {why}"
     sites = by_name.values()
-    if sites and not any(any(site["metrics"].values()) for site in sites):
+    last = result["rounds"][-1]
+    if last["voters"] == 0:
+        yield "nobody voted on groups (a site's file: disclosure: {votes: true}), so none was left out"
+    if last["dropped"]:
+        yield f"left out by vote in the last round: {', '.join(last['dropped'])}"
+        yield "sites' own figures were of the model with all groups, and are not shown"
+    elif sites and not any(any(site["metrics"].values()) for site in sites):
         yield "no site shows figures of its own (its file: disclosure: {own_figures: true})"
     seen = [site["against"] for site in sites if site["against"] is not None]
     walked = [site for site in sites if site["local_steps"] is not None]

@@ -13,7 +13,7 @@ from infra.errors import RunCancelledError
 from infra.hub import Hub
 from infra.orchestrator import claim, quiet_subflows, run_flow
 from tasks.begin import begin, new_run_name
-from tasks.commit import close, load_records, sweep
+from tasks.commit import close, forget_unchosen, load_records, sweep
 from tasks.contracts import RunManifest
 from tasks.going import check_going
 from tasks.lease import HOLDER, lease
@@ -55,6 +55,8 @@ def _play(hub: Hub, study: Study, manifest: RunManifest) -> None:
     records = load_records(hub, manifest.run)
     done = len(records)
     sweep(hub, manifest.run, done, study.sites, carried(study, records))  # what a fallen hub left behind
+    if study.aggregation.validation:
+        forget_unchosen(hub, manifest.run, records, done)
     del records  # of a long run they are megabytes
     with unless_away("MLflow"):
         register_all(hub, study, manifest)
@@ -76,6 +78,8 @@ def wind_up(hub: Hub, study: Study, manifest: RunManifest) -> None:
     Safe to repeat, and while its flow may still be ending on another machine.
     """
     sweep(hub, manifest.run, study.rounds, study.sites)
+    if study.aggregation.validation:
+        forget_unchosen(hub, manifest.run, load_records(hub, manifest.run), study.rounds)
     with unless_away("MLflow"):
         register_all(hub, study, manifest)
         close_run(hub, study, manifest, load_records(hub, manifest.run), "KILLED")

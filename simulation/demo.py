@@ -136,6 +136,7 @@ def _what_next(console: Console, hub: Hub, study: str, run: str, keep: bool, fol
         console.print()
         for view, page in pages(hub, study, run):
             console.print(f"{view + ':':<9} {page}", soft_wrap=True)
+        console.print(f"all rounds: fedrounds run show {run} --dir {hub_dir}")
         console.print(f"stop everything: fedrounds down --dir {hub_dir}")
         return
     console.print("\nWhat to open next:")

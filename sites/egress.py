@@ -227,11 +227,13 @@ class Egress:
             ContractError: no tensors, or not paid for. It must not leave.
             FileError: the ledger cannot be read.
         """
-        if receipt.update is None or payload is None:
+        if receipt.update is None or (payload is None and receipt.update.spent is None):
             return None
         if receipt.update.sum_sha256 is not None:
             self._check_masked(receipt, receipt.update)
-        elif not is_encrypted(payload):  # else the receipt's digest holds it to what was examined
+        elif payload is not None and not is_encrypted(
+            payload
+        ):  # else the receipt's digest holds it to what was examined
             read_tensors(payload)
         if receipt.update.spent is None:
             return None

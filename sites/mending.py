@@ -5,7 +5,8 @@ movement of the budget is in the ledger and then in the audit log. A kill, a
 power cut or a full disk may come between the two, and the work that would have
 repeated them may never be asked for again. What is added is marked `late`: it
 says when it was noted, not when it was. What was only in one book stays there;
-nothing is taken away, and a book that was replaced is no less visible.
+nothing is taken away. Only what stands last can be a fall's work: a book that was
+replaced, or has a gap before its end, stays as it is, for `audit egress` to say.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from tasks.privacy.events import GaussianEvent
 log = logging.getLogger(__name__)
 
 _SAID = (b'"event":"bytes_out"', b'"event":"ticket_', b'"event":"budget_')  # of a line that counts here
+MOST_FIRST = 2  # objects that a first fall may leave without any record at all
 Objects = dict[tuple[str, str], int]
 """Bytes of each object that left, by key and digest."""
 
@@ -54,11 +56,21 @@ def mend(audit: Audit, egress: Egress) -> None:
     for (key, digest), size in sorted(kept.items()):
         if (key, digest) not in noted.objects:
             audit.note(BytesOut(key=key, bytes=size, sha256=digest, late=True))
-    for (key, digest), size in sorted(noted.objects.items()):
-        if (key, digest) not in kept:
-            _record(egress, key, digest, size, noted.tickets)
+    for (key, digest), size in _torn(noted.objects, kept).items():
+        _record(egress, key, digest, size, noted.tickets)
     _note_entries(state, audit, noted.entries)
     audit.secure()
+
+
+def _torn(noted: Objects, kept: Objects) -> Objects:
+    """The objects whose record a fall may have taken: the last ones. Any other gap is not a fall's, and stays."""
+    known = [i for i, place in enumerate(noted) if place in kept]
+    first = known[-1] + 1 if known else 0
+    last = dict(list(noted.items())[first:])
+    lost = sum(place not in kept for place in noted)
+    if lost > len(last) or (not known and lost > MOST_FIRST):
+        log.warning("%d objects have left without a record that a fall explains; see `audit egress`", lost)
+    return last if known or len(last) <= MOST_FIRST else {}
 
 
 def _record(egress: Egress, key: str, digest: str, size: int, tickets: dict[str, str]) -> None:

@@ -45,4 +45,5 @@ policy:
 disclosure:
   min_held_out: 50         # with fewer held-out records no metric leaves
   # own_figures: true      # this site's own figures, beside the sum over all sites (secure aggregation)
+  # votes: true            # in studies with validation: bits on groups that the hub sees, see docs/robustness.md
 """

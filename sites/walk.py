@@ -23,7 +23,7 @@ from sites.settings import Site, Source
 from sites.spending import charge, dataset_of, plan_round, reserve
 from sites.workplace import Workplace
 from tasks.contracts import Code, Operation, Spent, Ticket
-from tasks.errors import RefusedError
+from tasks.errors import FederationError, RefusedError
 from tasks.privacy.shared import mechanism_of
 from tasks.study import Study
 
@@ -170,7 +170,7 @@ def paid_before(ticket: Ticket, site: Site, folder: Path) -> Spent | None:
     """
     if ticket.steps is None or ticket.operation != Operation.TRAIN:
         return None
-    with suppress(InfraError):
+    with suppress(InfraError, FederationError, OSError):
         begun = begun_for(folder, ticket.run, ticket.round)
         if begun is None:
             return None

@@ -6,7 +6,7 @@ Prefect and MLflow show is a view on these records.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from types import MappingProxyType
 
@@ -153,6 +153,14 @@ def forget_others(hub: Hub, candidate: Candidate, record: RoundRecord) -> None:
     for other in (candidate, *candidate.without):
         if other.key != record.parameters_key:
             hub.store.delete(other.key)
+
+
+def forget_unchosen(hub: Hub, run: str, records: Sequence[RoundRecord], rounds: int) -> None:
+    """Take away parameters after rounds 1 to `rounds` that no record names: a fallen hub has left its candidates."""
+    named = {record.parameters_key for record in records}
+    for key in hub.store.list(layout.parameters_prefix(run)):
+        if 1 <= (layout.round_of_parameters(key) or 0) <= rounds and key not in named:
+            hub.store.delete(key)
 
 
 def close(hub: Hub, run: str, rounds: int) -> None:

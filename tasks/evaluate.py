@@ -102,7 +102,7 @@ def _vote(candidate: Candidate, answers: list[Answer]) -> tuple[Candidate, int]:
     if not candidate.without:
         return candidate, 0
     votes = {a.site: a.receipt.votes for a in answers if a.receipt and a.receipt.votes is not None}
-    verdict = voted_out(votes, len(candidate.without))
+    verdict = voted_out(votes, len(candidate.without), len(candidate.cohort))
     place = 0 if verdict.dropped is None else verdict.dropped + 1
     chosen = (candidate, *candidate.without)[place]
     counts = iter(verdict.counts)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from tasks.metrics import CLIP
 
-SHARE = 0.5  # of the voters must do better without a group; more than half would let more attacks pass
+SHARE = 0.5  # of all sites of the round must vote against a group; more than half would let more attacks pass
 FEWEST = 2  # votes that can suffice: one site alone decides nothing
 MARGIN = 5e-4  # of the loss: a larger one hides attacks that take many small steps
 MOST_PAIRED = 1000  # records of one class that are paired; of more, evenly spread ones
@@ -37,16 +37,19 @@ class Verdict(NamedTuple):
     dropped: int | None
 
 
-def voted_out(votes: Mapping[str, Sequence[bool]], groups: int) -> Verdict:
-    """What the sites decide: the one group that most votes are against, if these are of half of the voters or more.
+def voted_out(votes: Mapping[str, Sequence[bool]], groups: int, sites: int) -> Verdict:
+    """What the sites decide: the one group that most votes are against, if these are of half of the sites or more.
+
+    Those that do not vote are content, or a few that do could leave out whom they like.
 
     Args:
         votes: of each site that has voted, one for each group.
         groups: how many there are to choose from, >= 2: one is left whatever is decided.
+        sites: whose updates are in the groups, whether they vote or not.
     """
     counts = tuple(sum(said[i] for said in votes.values()) for i in range(groups))
     most = max(counts, default=0)
-    decided = most >= max(SHARE * len(votes), FEWEST) and counts.count(most) == 1
+    decided = most >= max(SHARE * sites, FEWEST) and counts.count(most) == 1
     return Verdict(counts, counts.index(most) if decided else None)
 
 

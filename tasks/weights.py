@@ -2,7 +2,8 @@
 
 A site that counts for two sends its update twice as long, and beside it, as one more
 word of the same secure sum, the 2. The hub sees what all of them count together, and
-divides by it. Nobody is told what one site counts, and a site that claims more than it has
+divides by it. Nobody is told what one site counts
+(but two sums that differ by one site do tell it), and a site that claims more than it has
 counts for `most` at the most: its own gate holds it to that, as to update_norm.
 
 How far it then leads the mean: away from the mean of the others, of weights R together,

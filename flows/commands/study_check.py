@@ -120,7 +120,8 @@ def _grouped(study: Study) -> list[str]:
     sizes = study.sums
     drawn = "drawn anew each round" if study.groups_change else "the same in every round"
     lines = [
-        f"{len(sizes)} groups of {sizes[0]} to {sizes[-1]} sites, {drawn}, combined by {study.aggregation.rule}"
+        f"{len(sizes)} groups of {' to '.join(map(str, sorted({sizes[0], sizes[-1]})))} sites, {drawn}, "
+        f"combined by {study.aggregation.rule}"
     ]
     if not study.groups_change:
         lines.append(" | ".join(", ".join(group) for group in study.groups(study.sites, "", 1)))

@@ -123,8 +123,13 @@ def _egress(args: argparse.Namespace, site: Site) -> int:
     for record in records:
         at = datetime.fromtimestamp(record.at, UTC).isoformat(timespec="seconds")
         paid = f"ledger entry {record.ledger_entry}" if record.ledger_entry else "spends nothing"
-        print(f"{at}  {record.bytes:>10} bytes  sha256 {record.sha256[:16]}  {paid}  {record.key}")
-    print(f"{len(records)} objects, each signed by this site and in its audit log")
+        late = "  (noted late, after a fall)" if record.late else ""
+        print(f"{at}  {record.bytes:>10} bytes  sha256 {record.sha256[:16]}  {paid}  {record.key}{late}")
+    late_ones = sum(record.late for record in records)
+    print(
+        f"{len(records)} objects, each signed by this site and in its audit log"
+        + (f"; {late_ones} noted late, after a fall" if late_ones else "")
+    )
     return 0
 
 

@@ -97,7 +97,7 @@ def _own_promise(recipe: type) -> bool:
     def at(name: str) -> int:
         return next((i for i, cls in enumerate(order) if name in cls.__dict__), len(order))
 
-    return at("longest_record") <= min(map(at, ("loss", "module", "initial_parameters")))
+    return at("longest_record") <= min(map(at, ("loss", "module", "initial_parameters", "lengths")))
 
 
 def settings_model(path: str) -> type[BaseModel] | None:

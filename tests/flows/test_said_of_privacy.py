@@ -76,4 +76,7 @@ def test_study_check_shows_who_is_with_whom_and_what_a_vote_gives_away(tmp_path,
 
     said = capsys.readouterr().out
     assert " | ".join(", ".join(group) for group in study.groups(six, "", 1)) in said
-    assert "each vote is one bit about held-out records that the hub sees" in said
+    assert (
+        "sites whose file says disclosure: {votes: true} vote: one bit about held-out records for each group"
+        in said
+    )

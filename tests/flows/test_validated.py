@@ -13,7 +13,7 @@ from simulation.federation import Federation
 from sites.policy import check_evaluation, check_order
 from sites.settings import load_site
 from tasks import layout, parameters
-from tasks.commit import load_records
+from tasks.commit import forget_unchosen, load_records
 from tasks.contracts import Code, Metrics, Operation
 from tasks.errors import RefusedError, SecureSumError
 from tasks.follow import _fits
@@ -140,6 +140,11 @@ def test_a_hub_that_dies_between_candidates_and_commit_comes_to_the_same_decisio
     )
     assert {site.attempts for site in record.sites.values()} == {1}
     assert of_round(federation, 1, Operation.EVALUATE).candidates
+    left = [published(hub, number, OTHER_FORM) for number in (1, 2)]  # as a hub that fell there leaves them
+    forget_unchosen(hub, "toy-1", load_records(hub, "toy-1"), 1)
+    kept = hub.store.list(layout.parameters_prefix("toy-1"))
+    assert record.parameters_key in kept and layout.parameters_key("toy-1", 2, left[1]) in kept
+    assert layout.parameters_key("toy-1", 1, left[0]) not in kept
 
 
 OTHER_FORM = parameters.to_bytes({"w": np.zeros(1, dtype=np.float32)})

@@ -124,6 +124,25 @@ def test_a_record_that_this_site_has_not_signed_comes_into_no_log(tmp_path, fiel
         noted_egress(agent.site.state, "north")
 
 
+@pytest.mark.parametrize("gone", ["the file", "a line in its middle"])
+def test_a_book_that_no_fall_has_torn_stays_as_it_is(tmp_path, gone):
+    """Somebody has taken records away: a start must not sign them anew as if nothing had been."""
+    hub, agent, study = ToyHub(tmp_path), an_agent(tmp_path), a_study()
+    given = hub.publish(study)
+    for round_ in (1, 2):
+        hub.ask(agent, hub.ticket(study, given, round=round_))
+    path = agent.site.state / "egress.jsonl"
+    lines_ = path.read_bytes().splitlines(keepends=True)
+    path.unlink() if gone == "the file" else path.write_bytes(b"".join(lines_[:1] + lines_[2:]))
+    before = path.read_bytes() if path.exists() else None
+
+    anew(agent)
+
+    assert (path.read_bytes() if path.exists() else None) == before
+    with pytest.raises(FileError, match="has no signed record"):
+        noted_egress(agent.site.state, "north")
+
+
 def test_books_that_agree_are_left_as_they_are(tmp_path):
     """A start adds its own line, and no other."""
     hub, agent, study = ToyHub(tmp_path), an_agent(tmp_path), a_study()

@@ -24,7 +24,7 @@ def test_only_half_of_the_voters_leave_a_group_out_and_one_is_always_left(given_
     """At most one group goes, and half of the voters, and more than one site, do better without it."""
     groups, votes = given_
 
-    counts, dropped = voted_out(votes, groups)
+    counts, dropped = voted_out(votes, groups, len(votes))
 
     assert counts == tuple(sum(said[i] for said in votes.values()) for i in range(groups))
     if dropped is not None:
@@ -39,16 +39,22 @@ def test_one_voter_alone_leaves_nobody_out(given_, data):
     lie = data.draw(st.lists(st.booleans(), min_size=groups, max_size=groups))
 
     content = {site: [False] * groups for site in votes} | {"liar": lie}
-    assert voted_out(content, groups).dropped is None
+    assert voted_out(content, groups, len(content)).dropped is None
     against = {site: [i == 0 for i in range(groups)] for site in votes}
     saved = {"liar": [False] + [True] * (groups - 1)}
-    assert voted_out(against | saved, groups).dropped == (0 if len(votes) > 1 else None)
+    assert voted_out(against | saved, groups, len(votes) + 1).dropped == (0 if len(votes) > 1 else None)
 
 
 def test_where_nobody_votes_or_two_groups_are_disliked_alike_nothing_goes():
     """An election without voters, and a draw: the model of all is what was combined."""
-    assert voted_out({}, 2).dropped is None
-    assert voted_out({"a": [True, True], "b": [True, True], "c": [False, False]}, 2).dropped is None
+    assert voted_out({}, 2, 6).dropped is None
+    assert voted_out({"a": [True, True], "b": [True, True], "c": [False, False]}, 2, 3).dropped is None
+
+
+def test_two_that_vote_alone_leave_out_nobody():
+    """Most sites' files let no vote out: else two liars could leave out every honest group."""
+    assert voted_out({"a": [True, False], "b": [True, False]}, 2, 6).dropped is None
+    assert voted_out({site: [True, False] for site in "abc"}, 2, 6).dropped == 0
 
 
 def test_a_site_votes_for_what_is_clearly_better_on_its_records():
