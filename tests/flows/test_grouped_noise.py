@@ -180,7 +180,7 @@ def test_people_read_what_groups_cost_and_promise(tmp_path, capsys):
     assert main(["study", "check", str(file)]) == 0
     said = capsys.readouterr().out
     assert "the hub sees sums of at least 3 sites' updates" in said
-    assert "3 groups of 4 to 4 sites, drawn anew each round, combined by geometric_median" in said
+    assert "3 groups of 4 sites, drawn anew each round, combined by geometric_median" in said
     assert (
         "each group's sum has all the noise: in a step it is 1.7 times that of one sum of all sites" in said
     )
