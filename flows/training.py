@@ -18,6 +18,7 @@ from tasks.contracts import RunManifest
 from tasks.going import check_going
 from tasks.lease import HOLDER, lease
 from tasks.register import close_run, register_all
+from tasks.report import report
 from tasks.staleness import carried
 from tasks.study import Study
 
@@ -57,6 +58,8 @@ def _play(hub: Hub, study: Study, manifest: RunManifest) -> None:
     sweep(hub, manifest.run, done, study.sites, carried(study, records))  # what a fallen hub left behind
     if study.aggregation.validation:
         forget_unchosen(hub, manifest.run, records, done)
+    if records:
+        report(hub, records[-1])  # a hub that fell right after its commit has told nobody
     del records  # of a long run they are megabytes
     with unless_away("MLflow"):
         register_all(hub, study, manifest)

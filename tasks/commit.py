@@ -79,11 +79,6 @@ def commit(hub: Hub, plan: RoundPlan, collected: Collected, evaluated: Evaluated
             f"round {record.round} of run {record.run!r} was committed by another hub (lease {committed.fence}, "
             f"this one had {record.fence}). That record holds; this hub stops."
         )
-    emit(
-        "fedrounds.round.committed",
-        run=record.run,
-        payload={"round": record.round, "sites": len(record.cohort)},
-    )
     return committed
 
 

@@ -1,8 +1,13 @@
-"""Hub: tell people who took part in a round; warn of a site that keeps missing, and of a group that was voted out."""
+"""Hub: tell people what a committed round came to: who took part, who keeps missing, which group was voted out.
+
+All of it follows from the record, and may be told again: a hub that falls between
+commit and report leaves it to the next one.
+"""
 
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from infra.hub import Hub
 from infra.orchestrator import emit, page
@@ -14,11 +19,12 @@ log = logging.getLogger(__name__)
 
 
 def report(hub: Hub, record: RoundRecord) -> None:
-    """Show a committed round's participation as a page of its flow run; warnings also as events and in the log."""
+    """Show a committed round's participation as a page of its flow run; commit and warnings also as events."""
+    _emit(record, "fedrounds.round.committed", sites=len(record.cohort))
     records = [*recent_records(hub, record.run, record.round, LOOK_BACK), record]
     for text in warnings(records):
         log.warning("round %d: %s", record.round, text)
-        emit("fedrounds.round.warning", run=record.run, payload={"round": record.round, "warning": text})
+        _emit(record, "fedrounds.round.warning", warning=text)
     for group in (group for group in record.groups if group.dropped):
         log.warning(
             "round %d: %d of %d sites do better without the group %s: it was left out. One of them may be wrong, or "
@@ -28,11 +34,10 @@ def report(hub: Hub, record: RoundRecord) -> None:
             record.voters,
             ", ".join(group.sites),
         )
-        payload = {
-            "round": record.round,
-            "sites": list(group.sites),
-            "votes": group.votes,
-            "voters": record.voters,
-        }
-        emit("fedrounds.group.dropped", run=record.run, payload=payload)
+        told = {"sites": list(group.sites), "votes": group.votes, "voters": record.voters}
+        _emit(record, "fedrounds.group.dropped", **told)
     page(f"participation-{record.study}", markdown(records), f"Who took part in rounds of {record.study}")
+
+
+def _emit(record: RoundRecord, event: str, **payload: Any) -> None:
+    emit(event, run=record.run, payload={"round": record.round} | payload)

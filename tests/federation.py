@@ -26,8 +26,14 @@ from tasks.registry import site_card
 from tasks.study import Study
 
 SITES = ("north", "east", "south")
+FOUR = ("east", "north", "south", "west")
+SIX, NINE = (tuple(f"s{i}" for i in range(n)) for n in (6, 9))  # enough for groups
 
 Rule = Callable[[str, bytes], bytes | None]
+
+
+class Killed(BaseException):
+    """The process is gone, in the middle of a write: nothing after it runs."""
 
 
 class Tampering(Through):
@@ -99,6 +105,17 @@ def write_site(folder: Path, site: str, n: int = 120, extra: str = "", epsilon: 
 def a_federation(tmp_path: Path, rule: Rule | None = None, **sites: dict[str, Any]) -> Federation:
     """A federation of the three sites; keyword `north={"n": 10}` changes what write_site gets."""
     files = [write_site(tmp_path / "files", site, **sites.get(site, {})) for site in SITES]
+    return _federation(tmp_path, files, rule)
+
+
+def a_federation_of(
+    names: Iterable[str], tmp_path: Path, rule: Rule | None = None, **file: Any
+) -> Federation:
+    """A federation of other sites than the three; `file` is what write_site gets for each."""
+    return _federation(tmp_path, [write_site(tmp_path / "files", site, **file) for site in names], rule)
+
+
+def _federation(tmp_path: Path, files: Iterable[Path], rule: Rule | None) -> Federation:
     folder = tmp_path / "federation"
     store = open_store((folder / "store").absolute().as_uri())
     return Federation(folder, [load_site(f) for f in files], Tampering(store, rule) if rule else store)
