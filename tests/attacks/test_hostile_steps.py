@@ -28,8 +28,9 @@ from tasks.sealed import open_from_site
 from tasks.secagg.messages import Survivors
 from tasks.secagg.opening import recover
 from tasks.secagg.relayed import Dealt
-from tests.flows.test_distributed import FOUR, federation
-from tests.flows.test_lockstep import STEPS, Killed, in_steps
+from tests.federation import FOUR, Killed
+from tests.flows.test_distributed import federation
+from tests.flows.test_lockstep import STEPS, in_steps
 from tests.sites.builders import ToyHub, an_agent
 from tests.sites.builders import a_study as a_site_study
 

@@ -18,7 +18,8 @@ from tasks.sealed import open_from_site
 from tasks.secagg.messages import Consent, Survivors, Unmasking
 from tasks.secagg.opening import recover
 from tasks.secagg.relayed import Agreed, Dealt, Listed
-from tests.flows.test_secure import FOUR, Killed, four, secure
+from tests.federation import FOUR, Killed
+from tests.flows.test_secure import four, secure
 
 RUN = "toy-1"
 

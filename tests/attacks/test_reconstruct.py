@@ -9,7 +9,8 @@ import pytest
 
 from tasks import parameters
 from tests.attacks.reconstruct import RUN, Intruder
-from tests.flows.test_secure import FOUR, last, of, secure, weights
+from tests.federation import FOUR
+from tests.flows.test_secure import last, of, secure, weights
 
 FIVE, THRESHOLD, LATE = (*FOUR, "xena"), 3, "xena"
 

@@ -22,6 +22,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from unittest import mock
 
+from tests.federation import Killed
+
 Choose = Callable[[int], int]  # a number from 0 to n - 1
 WATCHED = (
     "open",
@@ -37,10 +39,6 @@ WATCHED = (
     "utime",
 )
 TRUSTED = ".sqlite"
-
-
-class Killed(BaseException):
-    """The process is gone; nothing that it does afterwards has an effect."""
 
 
 class Disk:

@@ -25,7 +25,8 @@ from tasks.contracts import Operation, Receipt, Spent, Ticket, Update
 from tasks.privacy.events import GaussianEvent
 from tasks.secagg.messages import SumTerms
 from tasks.secagg.onesum import Pledge
-from tests.crash.disk import Choose, Disk, Killed
+from tests.crash.disk import Choose, Disk
+from tests.federation import Killed
 
 KEY = SigningKey.create("north")
 PAYLOAD = b"an update"

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from infra.store.directory import DirectoryStore
-from tests.crash.disk import Disk, Killed
+from tests.crash.disk import Disk
+from tests.federation import Killed
 
 KEYS = st.sampled_from(["a/b/c", "a/b/d", "a/e", "f"])
 DATA = st.binary(min_size=1, max_size=3)

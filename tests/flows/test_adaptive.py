@@ -12,7 +12,8 @@ from tasks.contracts import Code
 from tasks.privacy.shared import scale_of
 from tasks.relay import find_relayed, read_relayed
 from tasks.secagg.relayed import Dealt
-from tests.flows.test_secure import FOUR, four, last, secure, weights
+from tests.federation import FOUR
+from tests.flows.test_secure import four, last, secure, weights
 from tests.sites.builders import ToyHub, an_agent
 from tests.sites.builders import a_study as a_site_study
 

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 
 from flows.results import results
-from infra.store import open_store
-from simulation.federation import Federation
 from sites import protect
 from sites.egress import examine_words
 from sites.job import PlanJob, SurveyJob
@@ -26,17 +24,13 @@ from tasks.learning.clipped import ClippedSums
 from tasks.privacy.accountant import epsilon
 from tasks.privacy.shared import event_against, mechanism_of
 from tasks.study import Study
-from tests.federation import Tampering, a_study, write_site
+from tests.federation import FOUR, a_federation_of, a_study, write_site
 
-FOUR = ("east", "north", "south", "west")
 CLIP, PEOPLE = 1.0, 400
 
 
 def federation(folder, extra="", rule=None):
-    files = [write_site(folder / "files", site, extra=extra, epsilon=1e4) for site in FOUR]
-    store = open_store((folder / "federation" / "store").absolute().as_uri())
-    store = Tampering(store, rule) if rule else store
-    return Federation(folder / "federation", [load_site(f) for f in files], store)
+    return a_federation_of(FOUR, folder, rule, extra=extra, epsilon=1e4)
 
 
 def shared(epsilon=1.0, privacy=None, **changes):

@@ -7,23 +7,17 @@ import importlib
 import numpy as np
 import pytest
 
-from infra.store import open_store
-from simulation.federation import Federation
-from sites.settings import load_site
 from tasks import parameters
 from tasks.commit import load_records
 from tasks.secagg.groups import fixed_groups
-from tests.federation import a_study, write_site
+from tests.federation import NINE, a_federation_of, a_study
 
-NINE = tuple(f"s{i}" for i in range(9))
 LIAR = "s4"
 
 
 def nine(folder):
     extra = "testing: {seeded_noise: true}\nprivacy_none: [toy]\n"
-    files = [write_site(folder / "files", site, n=60, extra=extra) for site in NINE]
-    store = open_store((folder / "federation" / "store").absolute().as_uri())
-    return Federation(folder / "federation", [load_site(f) for f in files], store)
+    return a_federation_of(NINE, folder, n=60, extra=extra)
 
 
 def grouped(**changes):

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 
 from flows.cli import main
-from infra.store import open_store
-from simulation.federation import Federation
 from sites.ledger import Ledger
 from sites.settings import load_site
 from sites.terms import _privacy
@@ -23,19 +21,16 @@ from tasks.privacy.shared import event_against, mechanism_of
 from tasks.recipes import load_recipe
 from tasks.secagg.groups import disjoint_groups
 from tasks.stepterms import descent_for
-from tests.federation import write_site
+from tests.federation import NINE, a_federation_of, write_site
 from tests.flows.test_distributed import pooled_sum, shared, weights
 
-NINE = tuple(f"s{i}" for i in range(9))
 TWELVE = tuple(f"t{i:02d}" for i in range(12))
 GROUPS = {"rule": "geometric_median", "groups": True}
 LIAR = "s4"
 
 
 def nine(folder):
-    files = [write_site(folder / "files", site, n=60, epsilon=1e4) for site in NINE]
-    store = open_store((folder / "federation" / "store").absolute().as_uri())
-    return Federation(folder / "federation", [load_site(f) for f in files], store)
+    return a_federation_of(NINE, folder, n=60, epsilon=1e4)
 
 
 def grouped(sites=NINE, **changes):

@@ -33,8 +33,8 @@ from tasks.privacy.noise import NoiseSource
 from tasks.privacy.shared import event_against, mechanism_of
 from tasks.recipes import study_recipe
 from tasks.stepterms import descent_for
-from tests.federation import write_site
-from tests.flows.test_distributed import CLIP, FOUR, PEOPLE, federation, shared, weights
+from tests.federation import FOUR, write_site
+from tests.flows.test_distributed import CLIP, PEOPLE, federation, shared, weights
 from tests.tasks.aggregation.test_localsteps import clipped_sum
 
 STEPS = 5

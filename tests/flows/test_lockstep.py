@@ -27,7 +27,8 @@ from tasks.privacy.accountant import epsilon
 from tasks.registry import site_card
 from tasks.sealed import open_from_site
 from tasks.trackedrun import points_of
-from tests.flows.test_distributed import FOUR, federation, shared, weights
+from tests.federation import FOUR, Killed
+from tests.flows.test_distributed import federation, shared, weights
 
 STEPS = 4
 
@@ -136,10 +137,6 @@ def test_a_site_that_holds_each_answer_for_a_person_takes_no_part():
 
     assert (denied.code, denied.rule) == (Code.POLICY_REFUSED, "policy.hold_for_human")
     assert decide(site, Operation.TRAIN, shared(), Facts(0.0)).allow
-
-
-class Killed(BaseException):
-    """The process is gone, in the middle of a write."""
 
 
 def losing_west():

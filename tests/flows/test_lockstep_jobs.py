@@ -10,7 +10,8 @@ import pytest
 
 from sites.children import WarmRunner
 from tasks.commit import load_records
-from tests.flows.test_distributed import FOUR, federation
+from tests.federation import FOUR
+from tests.flows.test_distributed import federation
 from tests.flows.test_lockstep import debits, in_steps, model
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]

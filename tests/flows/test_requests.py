@@ -9,8 +9,8 @@ from infra.store.base import MESSAGE_BYTES
 from infra.store.through import Through
 from simulation.federation import Federation
 from sites.settings import load_site
-from tests.federation import write_site
-from tests.flows.test_secure import FOUR, secure
+from tests.federation import FOUR, write_site
+from tests.flows.test_secure import secure
 
 
 class Counting(Through):

@@ -11,12 +11,10 @@ from flows.results import results
 from flows.studyfile import load_study_file
 from infra.errors import FileError
 from infra.hub import Hub
-from infra.store import open_store
 from simulation.approving import approve_everywhere
 from simulation.federation import Federation
 from sites.identity import own_card, own_identity
 from sites.ledger import Ledger
-from sites.settings import load_site
 from tasks import layout, parameters
 from tasks.card import publish_card
 from tasks.commit import load_records
@@ -25,9 +23,8 @@ from tasks.errors import QuorumError, RefusedError
 from tasks.propose import propose
 from tasks.registry import admit, revoke, site_card
 from tasks.sealed import open_from_site
-from tests.federation import Tampering, a_study, write_site
+from tests.federation import FOUR, Killed, a_federation_of, a_study
 
-FOUR = ("east", "north", "south", "west")
 SEEDED = "testing: {seeded_noise: true}\n"
 
 
@@ -36,10 +33,7 @@ def four(folder: Path, rule=None, extra: str = SEEDED) -> Federation:
 
 
 def of(sites: tuple[str, ...], folder: Path, rule=None, extra: str = SEEDED) -> Federation:
-    files = [write_site(folder / "files", site, extra=extra) for site in sites]
-    store = open_store((folder / "federation" / "store").absolute().as_uri())
-    store = Tampering(store, rule) if rule else store
-    return Federation(folder / "federation", [load_site(f) for f in files], store)
+    return a_federation_of(sites, folder, rule, extra=extra)
 
 
 def secure(**changes):
@@ -173,10 +167,6 @@ def test_what_needs_single_updates_is_refused_with_the_alternative(tmp_path, cha
     with pytest.raises(FileError) as caught:
         load_study_file(tmp_path / "study.yaml")
     assert words in str(caught.value)
-
-
-class Killed(BaseException):
-    """The process is gone, in the middle of a write."""
 
 
 def test_a_hub_that_dies_at_each_of_its_writes_ends_with_the_same_model(tmp_path, undisturbed):

@@ -11,8 +11,9 @@ from sites.workplace import Staying
 from tasks import layout
 from tasks.contracts import Code, Operation
 from tasks.errors import RefusedError
+from tests.federation import FOUR
 from tests.flows import test_distributed, test_lockstep
-from tests.flows.test_secure import FOUR, four, last, secure, trained, weights
+from tests.flows.test_secure import four, last, secure, trained, weights
 
 
 class Dying(InlineRunner):

@@ -8,18 +8,14 @@ import numpy as np
 import pytest
 
 from infra.hub import Hub
-from infra.store import open_store
-from simulation.federation import Federation
 from sites.policy import check_evaluation, check_order
-from sites.settings import load_site
 from tasks import layout, parameters
 from tasks.commit import forget_unchosen, load_records
 from tasks.contracts import Code, Metrics, Operation
 from tasks.errors import RefusedError, SecureSumError
 from tasks.follow import _fits
-from tests.federation import Tampering, a_study, write_site
+from tests.federation import SIX, Killed, a_federation_of, a_study
 
-SIX = tuple(f"s{i}" for i in range(6))
 LIAR = "s4"
 pytestmark = pytest.mark.slow
 
@@ -27,10 +23,7 @@ pytestmark = pytest.mark.slow
 def six(folder, rule=None, votes="true"):
     shown = f"disclosure: {{own_figures: true, votes: {votes}}}\n"
     extra = f"testing: {{seeded_noise: true}}\nprivacy_none: [toy]\n{shown}"
-    files = [write_site(folder / "files", site, n=90, extra=extra) for site in SIX]
-    store = open_store((folder / "federation" / "store").absolute().as_uri())
-    store = Tampering(store, rule) if rule else store
-    return Federation(folder / "federation", [load_site(f) for f in files], store)
+    return a_federation_of(SIX, folder, rule, n=90, extra=extra)
 
 
 def validated(**changes):
@@ -96,10 +89,6 @@ def test_the_group_of_the_wrong_site_is_voted_out_and_the_figures_are_of_the_mod
 def of_round(federation, number, operation=Operation.TRAIN):
     answer = federation.agents["s0"].outbox.find(f"toy-1/{number:05d}-01-{operation}")
     return answer.ticket
-
-
-class Killed(BaseException):
-    """The process is gone, in the middle of a write."""
 
 
 def test_a_hub_that_dies_between_candidates_and_commit_comes_to_the_same_decision(tmp_path, undisturbed):

@@ -13,8 +13,8 @@ from tasks.aggregation.bound import bounded
 from tasks.begin import load_manifest
 from tasks.collect import load_parameters
 from tasks.weights import RecordWeights
-from tests.federation import Tampering, plain_update, write_site
-from tests.flows.test_secure import FOUR, last, secure, weights
+from tests.federation import FOUR, Tampering, plain_update, write_site
+from tests.flows.test_secure import last, secure, weights
 
 SIZES = dict(zip(FOUR, (60, 120, 300, 900), strict=True))
 WEIGHTS = RecordWeights(per=100, most=4.0)

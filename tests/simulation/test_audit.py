@@ -28,7 +28,7 @@ from tasks.learning import dp_sgd
 from tasks.learning.schedule import Schedule, schedule
 from tasks.privacy.noise import NoiseSource
 from tasks.privacy.onerun import find
-from tests.federation import SITES, Tampering, a_study, write_site
+from tests.federation import NINE, SITES, Tampering, a_study, write_site
 
 LOCAL = {"epochs": 2, "batch_size": "full", "learning_rate": 0.1}
 
@@ -136,7 +136,7 @@ def test_what_promises_nothing_is_refused_before_anything_is_shown(tmp_path, cap
 def test_a_study_of_secure_sums_in_groups_is_audited_update_by_update():
     """Mode local promises something for each update; what sites do to it stays."""
     study = a_study(
-        sites=[f"s{i}" for i in range(9)],
+        sites=NINE,
         quorum=7,
         secure_aggregation={"on": True},
         aggregation={"rule": "median", "groups": True, "update_norm": 2.0},

@@ -18,7 +18,7 @@ from tasks.privacy import shared
 from tasks.privacy.distributed import Mechanism
 from tasks.privacy.gaussian import mu_of
 from tasks.privacy.onerun import find
-from tests.federation import SITES, a_study, write_site
+from tests.federation import NINE, SITES, a_study, write_site
 
 DELTA = 1e-3
 FOUR = (*SITES, "west")
@@ -110,8 +110,7 @@ def test_a_share_that_is_too_small_rings_in_lockstep(tmp_path, monkeypatch):
 
 
 def in_groups(**changes):
-    nine = tuple(f"s{i}" for i in range(9))
-    return a_shared_study(nine, quorum=7, aggregation={"rule": "median", "groups": True}, **changes)
+    return a_shared_study(NINE, quorum=7, aggregation={"rule": "median", "groups": True}, **changes)
 
 
 @pytest.mark.long

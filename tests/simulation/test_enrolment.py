@@ -45,11 +45,7 @@ from tasks.propose import propose
 from tasks.registry import member, revoke, site_card
 from tasks.sealed import open_from_site
 from tasks.succession import ask_for_new_keys, new_keys, take_new_keys
-from tests.federation import a_study, write_site
-
-
-class Killed(BaseException):
-    """As SIGKILL: nothing after it runs."""
+from tests.federation import Killed, a_study, write_site
 
 
 @pytest.fixture

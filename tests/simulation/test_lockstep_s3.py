@@ -22,8 +22,8 @@ from tasks import layout
 from tasks.approval import presence_of
 from tasks.card import publish_card
 from tasks.commit import load_records
-from tests.federation import approve_at, write_site
-from tests.flows.test_distributed import FOUR, shared
+from tests.federation import FOUR, approve_at, write_site
+from tests.flows.test_distributed import shared
 
 pytestmark = [pytest.mark.s3, pytest.mark.slow, pytest.mark.long]
 

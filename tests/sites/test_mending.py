@@ -16,11 +16,8 @@ from sites.auditread import lines, verified
 from sites.egress import Egress, egress_records, noted_egress
 from sites.job import InlineRunner
 from sites.ledger import Ledger
+from tests.federation import Killed
 from tests.sites.builders import ToyHub, a_study, an_agent
-
-
-class Killed(BaseException):
-    """The process is gone."""
 
 
 def killed(*_args, **_more):

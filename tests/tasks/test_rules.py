@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from tasks.rules import SINGLE, Aggregation
-from tests.federation import a_study
+from tests.federation import NINE, SIX, a_study
 
 
 def check(asked=5, only_sums=True, quorum=5, **terms):
@@ -57,12 +57,12 @@ def test_with_validation_groups_begin_at_six_sites():
 def test_validation_is_a_term_of_the_study():
     """Whoever has approved the study without it has approved another study."""
     terms = {
-        "sites": [f"s{i}" for i in range(6)],
+        "sites": SIX,
         "secure_aggregation": {"on": True},
         "aggregation": {"rule": "median", "groups": True, "validation": "leave_one_out"},
     }
     study = a_study(**terms)
-    nine = a_study(**terms | {"sites": [f"s{i}" for i in range(9)]})
+    nine = a_study(**terms | {"sites": NINE})
     without = nine.model_copy(update={"aggregation": Aggregation(rule="median", groups=True)})
 
     assert nine.sha256 != without.sha256 and b"validation" not in without.to_bytes()
