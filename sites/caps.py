@@ -21,6 +21,7 @@ from tasks.errors import RefusedError
 LOOK_EVERY_S = 0.5  # at the folder
 MOST_FILES = 10_000  # in a job's folder; more are an attack on whoever counts them
 MB = 1024 * 1024
+BLOCK_BYTES = 4096  # of a file system
 HINTS = {
     "SIGXCPU": ": it used more than policy.resources.cpu_seconds of site.yaml",
     "SIGXFSZ": ": it wrote a file above policy.resources.disk_mb of site.yaml",
@@ -35,10 +36,12 @@ def guarded(
     folder: Path,
     working: Callable[[], bool],
     used: Callable[[], float] = lambda: 0.0,
+    given: int = 0,
 ) -> Watch:
     """`watch`, which also ends a job that takes more than its caps; time is counted from where it is `working`.
 
-    `used`: seconds of processor time that count against the caps, where the kernel does not watch them.
+    `used`: seconds of processor time that count against the caps, where the kernel does not watch them. `given`: bytes
+    of what the agent itself has put into the folder, which do not count.
     """
     began: float | None = None
     looked = 0.0
@@ -64,7 +67,7 @@ def guarded(
                 f"a step used more than policy.resources.cpu_seconds, {caps.cpu_seconds}; the job was ended",
             )
         if caps.disk_mb is not None:
-            check_disk(folder, caps.disk_mb)
+            check_disk(folder, caps.disk_mb, given)
 
     return guard
 
@@ -79,9 +82,14 @@ def processor_seconds(pid: int | None) -> float:
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-def check_disk(folder: Path, disk_mb: int) -> None:
-    """Raises RefusedError: the files below `folder` take more than `disk_mb`."""
-    used = files = 0
+def on_disk(*contents: bytes) -> int:
+    """What files of these contents take, in whole blocks."""
+    return sum(-(-len(content) // BLOCK_BYTES) * BLOCK_BYTES for content in contents)
+
+
+def check_disk(folder: Path, disk_mb: int, given: int = 0) -> None:
+    """Raises RefusedError: the files below `folder` take more than `disk_mb` and the bytes that were `given`."""
+    used, files = -given, 0
     for where, _, names in os.walk(folder):
         for name in names:
             files += 1

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
-from sites.caps import guarded
+from sites.caps import guarded, on_disk
 from sites.job import (
     PARAMETERS,
     UPDATE,
@@ -37,18 +38,21 @@ R = TypeVar("R", bound=Result)
 FOLDER = "jobs"  # in the state folder
 
 
-class Staying(NamedTuple):
+@dataclass
+class Staying:
     """A job that stays, and its folder."""
 
     session: Session
     folder: Path
     watch: Watch
     caps: Caps  # those of time count for each step
+    put: int = 0  # bytes on the disk that are ours
 
     def ask(self, step: int, given: bytes) -> None:
         """Have it begin a step at these parameters; returns at once."""
         (self.folder / UPDATE).unlink(missing_ok=True)  # of the step before: never taken for this one's
         (self.folder / PARAMETERS).write_bytes(given)
+        self.put = on_disk(given)
         self.session.ask(step)
 
     def words(self, step: int, most_bytes: int) -> bytes:
@@ -62,6 +66,7 @@ class Staying(NamedTuple):
                 self.folder,
                 lambda: True,
                 lambda: self.session.processor_seconds() - before,
+                self.put,
             ),
         )
         return read_plain(self.folder / UPDATE, most_bytes)
@@ -105,7 +110,10 @@ class Workplace:
         for i, other in enumerate(others):
             (folder / candidate_file(i)).write_bytes(other)
         self._watch(None)  # whoever must not work now, says so before rows are read
-        self._runner.run(folder, guarded(self._watch, self._caps, folder, lambda: self._runner.working))
+        put = on_disk(given or b"", *others)  # by us: the job's disk is what it writes itself
+        self._runner.run(
+            folder, guarded(self._watch, self._caps, folder, lambda: self._runner.working, given=put)
+        )
         result = read_result(folder)
         if not isinstance(result, answer):
             raise RefusedError(Code.TRAINING_FAILED, f"a {job.kind} job answered as if it were another")

@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sites.caps import processor_seconds
+from sites.caps import MB, check_disk, on_disk, processor_seconds
 from sites.children import WarmRunner
-from sites.job import ASK, StepsJob, Survey, SurveyJob
+from sites.job import ASK, StepsJob, Survey, SurveyJob, candidate_file
 from sites.policyterms import Caps
 from sites.sandbox import clean, landlock, seccomp
 from sites.settings import load_site
@@ -274,6 +274,21 @@ def test_a_job_beyond_a_cap_is_ended(attack, name, at, said):
 
     assert refusal == Code.TRAINING_FAILED
     assert said in log or (name == "fill" and "policy.resources.disk_mb" in log)  # whoever notices first
+
+
+def test_models_that_the_agent_gives_a_job_are_not_on_its_bill(tmp_path):
+    """A site that scores candidates has several models in the job's folder, and the job wrote none of them."""
+    models = [bytes(3 * MB), bytes(3 * MB + 1)]
+    for i, model in enumerate(models):
+        (tmp_path / candidate_file(i)).write_bytes(model)
+    (tmp_path / "own").write_bytes(bytes(MB))
+
+    check_disk(tmp_path, 2, on_disk(*models))
+    with pytest.raises(RefusedError, match="disk_mb"):
+        check_disk(tmp_path, 2)
+    (tmp_path / "own").write_bytes(bytes(2 * MB + 1))
+    with pytest.raises(RefusedError, match="disk_mb"):
+        check_disk(tmp_path, 2, on_disk(*models))
 
 
 @pytest.mark.parametrize("name", ["forge", "babble"])
