@@ -13,10 +13,9 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from typing import NamedTuple, TypeVar
+from contextlib import suppress
 
-from infra.errors import InfraError, SealError, StoreError, UploadClosedError
+from infra.errors import SealError, StoreError, UploadClosedError
 from infra.store.base import Store
 from sites.auditevents import TicketIgnored
 from sites.belonging import Belonging
@@ -24,38 +23,30 @@ from sites.cancelled import Cancelled
 from sites.doctor.short import concerns
 from sites.gate import Gate
 from sites.identity import own_version
-from sites.job import Beat, Runner, where
+from sites.job import Beat, Runner
 from sites.ledger import Ledger
 from sites.lockstep import Lockstep
 from sites.mailbox import Mailbox
 from sites.notes import end_audit, note_accepted, note_refused
 from sites.outbox import Answer, Outbox
 from sites.progress import ProgressWriter
-from sites.round import Desk, Done, finished, play, settle
+from sites.refusing import refusing
+from sites.round import Desk, Done, play, settle
+from sites.sending import Sending
 from sites.settings import Site
-from sites.uploads import can_send, learn_ticket
+from sites.uploads import learn_ticket
 from sites.verify import check_ticket, open_ticket
 from sites.walk import paid_before
+from sites.walks import Walks
 from tasks import layout
-from tasks.contracts import PROTOCOL, WORK, Code, Operation, Presence, Receipt, Ticket
-from tasks.errors import ContractError, RefusedError
+from tasks.contracts import PROTOCOL, WORK, Code, Presence, Receipt, Ticket
+from tasks.errors import RefusedError
 
 log = logging.getLogger(__name__)
 
 PRESENCE_EVERY_S = 12.0
 LIST_EVERY_S = 30.0  # the bell is enough; this catches one that was lost
 LIST_SOON_S = 2.0  # after a bell for which nothing new was listed: a store's list may be behind
-
-
-R = TypeVar("R")
-
-
-class Walking(NamedTuple):
-    """A round in lockstep that is under way."""
-
-    ticket: Ticket
-    progress: ProgressWriter
-    lockstep: Lockstep
 
 
 class Stopped(BaseException):
@@ -93,13 +84,11 @@ class Agent:
         self.home = Belonging(site, store, now, lambda: self.gate.closed)
         self.home.delivery.mend()
         self.outbox.forget_old()
-        self._busy = False
-        self._walks: dict[str, Walking] = {}  # rounds in lockstep that are under way, by the ticket's name
+        self._playing = False
+        self._walks = Walks(site, self.home, self._finish)
         self._said: tuple[bool, tuple[str, ...]] = (False, ())
         self._list_at = self._presence_at = 0.0
-        self._unsent = self.outbox.undelivered()
-        for answer in self._unsent:  # also what waits for a person has been made, and counts
-            settle(answer, self.site, self.home.audit)
+        self._sending = Sending(site, self.home, self.mailbox, self.outbox, self.gate, self.cancelled, now)
         self._settled: set[str] = set()  # keys of answered tickets
         self._ignored: dict[str, str] = {}  # key and digest of what nobody we know has written
 
@@ -123,7 +112,7 @@ class Agent:
             return False
         self.home.introduce(self.mailbox)
         self.show_presence()
-        worked = self._send_unsent() | self._walk()
+        worked = self._sending.send_all() | self._walks.go_on()
         if not due:
             return worked
         found = self._look_through(self.mailbox.ticket_keys())
@@ -146,7 +135,7 @@ class Agent:
                 site=self.home.identity.name,
                 at=self.now(),
                 version=own_version(),
-                busy=self._busy,
+                busy=self._playing or bool(self._walks),
                 paused=paused,
                 approved=approved,
             )
@@ -155,17 +144,16 @@ class Agent:
 
     def close(self) -> None:
         """End what is under way, which goes on in a later life; the last line of the audit log."""
-        self._end_walks()
+        self._walks.end_all()
         end_audit(self.home.audit)
 
     def _look_at_membership(self) -> None:
         before = self.home.identity
-        idle = not self._walks and not any(can_send(self.mailbox.store, answer) for answer in self._unsent)
-        self.home.look(self.mailbox, idle)
+        self.home.look(self.mailbox, idle=not self._walks and self._sending.idle)
         if self.home.identity is not before or not self.home.member:
-            self._end_walks()  # a member goes on with the ticket, under its new keys
+            self._walks.end_all()  # a member goes on with the ticket, under its new keys
         if self.home.identity is not before:  # what waits was sealed anew, under the new keys
-            self._unsent = self.outbox.undelivered()
+            self._sending.look_again()
 
     def _look_through(self, keys: list[str]) -> bool:
         """Look at every ticket; one that the store cannot give does not hide the others."""
@@ -201,9 +189,9 @@ class Agent:
             self._answer(ticket)
             if layout.ticket_name(ticket) in self._walks:  # not answered yet
                 return True
-        elif self._may_leave(known) and not self.mailbox.has_answer(ticket):
+        elif self._sending.may_leave(known) and not self.mailbox.has_answer(ticket):
             log.info("the store has lost the answer to %s; the same bytes are sent again", known.name)
-            self._send(known)
+            self._sending.send_again(known)
         self._settled.add(key)
         return known is None
 
@@ -216,8 +204,8 @@ class Agent:
     def _answer(self, ticket: Ticket) -> None:
         """Do what the ticket asks, or refuse; keep the answer, then send it."""
         name = layout.ticket_name(ticket)
-        self._end_older(ticket)
-        self._busy = True
+        self._walks.end_older(ticket)
+        self._playing = True
         log.info("ticket %s: accepted", name)
         progress = ProgressWriter(self.home.delivery, ticket, self.now)
         try:
@@ -227,54 +215,11 @@ class Agent:
             note_refused(self.home.audit, ticket, exc.code)
             done = Done(refusal=exc.code)
         finally:
-            self._busy = bool(self._walks)
+            self._playing = False
         if isinstance(done, Lockstep):
-            self._walks[name], self._busy = Walking(ticket, progress, done), True
+            self._walks.add(ticket, progress, done)
         else:
             self._finish(ticket, progress, done)
-
-    def _end_older(self, ticket: Ticket) -> None:
-        """An attempt at the same round that is under way ends: the hub asks anew."""
-        for name, walking in list(self._walks.items()):
-            same = (walking.ticket.run, walking.ticket.round) == (ticket.run, ticket.round)
-            if same and ticket.operation == Operation.TRAIN:
-                self._end_walk(name, Done(refusal=Code.EXPIRED))
-
-    def _walk(self) -> bool:
-        """Go on with the rounds in lockstep that are under way; True where something was done."""
-        worked = False
-        for name, walking in list(self._walks.items()):
-            ticket, lockstep = walking.ticket, walking.lockstep
-            try:
-                worked |= self._guarded(lockstep.turn)
-                walking.progress.beat(Beat("training", lockstep.step, ticket.steps or 1))
-                done = finished(lockstep, self.site) if lockstep.over else None
-            except UploadClosedError as exc:  # of this ticket alone; another attempt brings other addresses
-                log.warning("ticket %s: its addresses are not valid any more: %s", name, exc)
-                done = Done(refusal=Code.EXPIRED)
-            except RefusedError as exc:
-                log.warning("ticket %s: refused, %s: %s", name, exc.code, exc)
-                note_refused(self.home.audit, ticket, exc.code)
-                done = Done(refusal=exc.code)
-            if done is not None:
-                self._end_walk(name, done)
-        return worked
-
-    def _end_walks(self) -> None:
-        """End what is under way without an answer: it may be gone on with."""
-        with ExitStack() as ends:
-            for walking in self._walks.values():
-                ends.callback(walking.lockstep.close)
-            self._walks.clear()
-            self._busy = False
-
-    def _end_walk(self, name: str, done: Done) -> None:
-        walking = self._walks.pop(name)
-        try:
-            self._finish(walking.ticket, walking.progress, done)
-        finally:
-            self._busy = bool(self._walks)
-            walking.lockstep.close(answered=done.update is not None)
 
     def _finish(self, ticket: Ticket, progress: ProgressWriter, done: Done) -> None:
         """Keep the answer, then send it."""
@@ -303,8 +248,8 @@ class Agent:
         settle(answer, self.site, self.home.audit)
         if done.payload is not None and self.gate.lets_out(answer, self.home.approvals):
             progress.delivering()
-        self._unsent.append(answer)
-        self._send_unsent()
+        self._sending.add(answer)
+        self._sending.send_all()
         log.info("ticket %s: answered", answer.name)
 
     def _play(self, ticket: Ticket, progress: ProgressWriter) -> Done | Lockstep:
@@ -334,18 +279,7 @@ class Agent:
                 ),
             )
 
-        return self._guarded(play_it)
-
-    def _guarded(self, work: Callable[[], R]) -> R:
-        """Whatever goes wrong with one ticket is a refusal, but for a store that is away. Raises RefusedError."""
-        try:
-            return work()
-        except (RefusedError, StoreError):
-            raise
-        except InfraError as exc:  # the site's own files, such as a broken ledger: our text, no row's
-            raise RefusedError(Code.TRAINING_FAILED, str(exc)) from exc
-        except Exception as exc:  # the loop outlives whatever one ticket does
-            raise RefusedError(Code.TRAINING_FAILED, where(exc)) from exc
+        return refusing(play_it)
 
     def _check_new(self, ticket: Ticket) -> None:
         """Refuse a ticket whose masked answer has left, where this folder knows nothing of it. Raises RefusedError.
@@ -378,46 +312,3 @@ class Agent:
             self.show_presence()
         except StoreError as exc:  # the job goes on
             log.debug("the store is away: %s", exc)
-
-    def _send_unsent(self) -> bool:
-        """Send what may leave, oldest first; the rest stays."""
-        sent = False
-        for answer in list(self._unsent):
-            if answer in self._unsent and self._may_leave(answer) and self._send(answer):
-                self._unsent.remove(answer)
-                self._forget_before(answer)
-                sent = True
-        return sent
-
-    def _forget_before(self, sent: Answer) -> None:
-        """Earlier attempts at the same work that can no longer be sent need not be."""
-        now = sent.ticket
-        for answer in list(self._unsent):
-            then = answer.ticket
-            same = (then.run, then.round, then.operation) == (now.run, now.round, now.operation)
-            if same and then.attempt < now.attempt and not can_send(self.mailbox.store, answer):
-                self.outbox.delivered(answer.name)
-                self._unsent.remove(answer)
-
-    def _may_leave(self, answer: Answer) -> bool:
-        """False while the site holds it back or has no address for it, and for good where nobody wants it any more."""
-        if not can_send(self.mailbox.store, answer) or not self.gate.lets_out(answer, self.home.approvals):
-            return False
-        try:
-            self.cancelled.check(answer.ticket.run, self.home.hub, self.now())
-        except RefusedError:  # a refusal may still be said
-            return answer.receipt.refusal is not None
-        return True
-
-    def _send(self, answer: Answer) -> bool:
-        """False where its address has expired meanwhile: it stays, and goes with the next attempt's."""
-        settle(answer, self.site, self.home.audit)  # where a crash or a full disk came between
-        try:
-            self.home.delivery.answer(answer.sealed.encode(), self.outbox.payload(answer))
-        except UploadClosedError as exc:
-            log.warning("ticket %s: the answer stays in the outbox: %s", answer.name, exc)
-            return False
-        except ContractError as exc:  # an old round's payload is gone, or a file was damaged
-            log.warning("ticket %s: the answer cannot be sent: %s", answer.name, exc)
-        self.outbox.delivered(answer.name)
-        return True

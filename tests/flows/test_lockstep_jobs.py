@@ -23,7 +23,7 @@ def test_a_job_that_dies_in_a_step_is_begun_again_and_nothing_is_paid_twice(tmp_
 
     def rule(key, data):
         if key.startswith("sites/south/out/") and key.endswith("step.json"):
-            walks = list(world.agents["south"]._walks.values())
+            walks = list(world.agents["south"]._walks._walks.values())
             child = (
                 walks[0].lockstep._staying.session._child if walks and walks[0].lockstep._staying else None
             )
