@@ -22,7 +22,7 @@ from sites.audit import Audit
 from sites.auditevents import Membership
 from sites.auditread import verified
 from sites.deliver import Delivery
-from sites.egress import FILE as EGRESS
+from sites.egressfile import FILE as EGRESS
 from sites.identity import AGREEMENT, FORMER, HUB, KEY, LAST_CARD, hub_of, own_card, own_identity
 from sites.ledger import Ledger
 from sites.membership import FAREWELL, WORD

@@ -22,7 +22,7 @@ from infra.errors import SealError
 from infra.identity import Identity
 from infra.signing import unseal
 from sites.deliver import Delivery
-from sites.egress import examine_words
+from sites.examine import examine_words
 from sites.job import StepsJob, Survey
 from sites.journal import Bound, Journal
 from sites.mailbox import Mailbox

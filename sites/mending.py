@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 from sites.audit import FILE as AUDIT_FILE
 from sites.audit import Audit
 from sites.auditevents import BudgetCharged, BudgetReserved, BytesOut
-from sites.egress import ANSWERS, Egress
+from sites.egress import Egress
+from sites.egressmark import Objects
 from sites.ledger import Key, Ledger
 from tasks import layout
 from tasks.contracts import Operation
@@ -32,8 +33,6 @@ log = logging.getLogger(__name__)
 
 _SAID = (b'"event":"bytes_out"', b'"event":"ticket_', b'"event":"budget_')  # of a line that counts here
 MOST_FIRST = 2  # objects that a first fall may leave without any record at all
-Objects = dict[tuple[str, str], int]
-"""Bytes of each object that left, by key and digest."""
 
 
 class _Noted(NamedTuple):
@@ -113,11 +112,11 @@ def _noted(state: Path) -> _Noted:
     found = _Noted({}, {}, set())
     for event in _events(state / AUDIT_FILE):
         match event["event"]:
-            case "bytes_out" if event["key"].endswith(ANSWERS):
+            case "bytes_out" if event["key"].endswith(layout.SAID_PARTS):
                 found.objects[event["key"], event["sha256"]] = event["bytes"]
             case "ticket_accepted" | "ticket_refused":
-                name = f"{event['run']}/{event['round']:05d}-{event['attempt']:02d}-{event['operation']}"
-                found.tickets[name] = event["ticket_sha256"]
+                about = (event[part] for part in ("run", "round", "attempt", "operation"))
+                found.tickets[layout.work_name(*about)] = event["ticket_sha256"]
             case "budget_reserved" | "budget_charged":
                 found.entries.add(event["ledger_entries"])
     return found

@@ -18,7 +18,7 @@ from infra.identity import Identity
 from sites.approvals import Approvals
 from sites.audit import Audit
 from sites.deliver import HEADER_SLACK, Delivery
-from sites.egress import examine, examine_words
+from sites.examine import examine, examine_words
 from sites.hiding import Hiding, Masked, hide
 from sites.job import Runner, Scored, ScoreJob, Survey, Trained, TrainJob, Watch
 from sites.journal import Bound

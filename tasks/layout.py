@@ -13,6 +13,8 @@ import re
 from tasks.contracts import WORK, Operation, Receipt, Ticket
 
 HUB_CARD = "shared/hub.json"
+STEP_PARTS = ("step.masked", "step.json")  # of an answer, in a round in lockstep
+SAID_PARTS = ("receipt.json", "update.safetensors", "update.masked", *STEP_PARTS)  # all but progress
 
 
 def study_key(study: str, sha256: str) -> str:
@@ -81,7 +83,11 @@ def cancel_key(site: str, run: str) -> str:
 
 
 def ticket_name(ticket: Ticket | Receipt) -> str:
-    return f"{ticket.run}/{ticket.round:05d}-{ticket.attempt:02d}-{ticket.operation}"
+    return work_name(ticket.run, ticket.round, ticket.attempt, ticket.operation)
+
+
+def work_name(run: str, round_: int, attempt: int, operation: str) -> str:
+    return f"{run}/{round_:05d}-{attempt:02d}-{operation}"
 
 
 def tickets_of_run(site: str, run: str) -> str:
@@ -128,6 +134,12 @@ def answer_key(ticket: Ticket | Receipt, part: str) -> str:
 def name_of_answer(key: str) -> str:
     """`ticket_name` of the ticket that a key of answer_key belongs to."""
     return key.split("/", 3)[3].rpartition("/")[0]
+
+
+def round_of_answer(key: str) -> tuple[str, int]:
+    """Run and round in a key of answer_key."""
+    run, _, work = name_of_answer(key).partition("/")
+    return run, int(work[:5])
 
 
 def answer_parts(ticket: Ticket) -> dict[str, bool]:

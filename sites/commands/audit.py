@@ -114,7 +114,7 @@ def _report(args: argparse.Namespace, site: Site) -> int:
 
 
 def _egress(args: argparse.Namespace, site: Site) -> int:
-    from sites.egress import noted_egress
+    from sites.egressfile import noted_egress
 
     records = noted_egress(site.state, site.settings.site)
     if args.json:

@@ -9,8 +9,8 @@ from infra.errors import InfraError
 from sites.audit import FILE as AUDIT
 from sites.auditread import TornTailError, decided, verified
 from sites.doctor import Check, Row
-from sites.egress import FILE as EGRESS
-from sites.egress import noted_egress
+from sites.egressfile import FILE as EGRESS
+from sites.egressfile import noted_egress
 from sites.identity import KEY
 from sites.ledger import Ledger
 from sites.settings import Site

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from sites.doctor import Check, Row
 from sites.doctor.apart import apart
 from sites.doctor.studies import approved
-from sites.egress import examine
+from sites.examine import examine
 from sites.job import Dried, DryJob
 from sites.settings import Site
 from tasks.errors import FederationError

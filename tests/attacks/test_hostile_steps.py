@@ -11,7 +11,7 @@ import pytest
 from infra.signing import SigningKey
 from sites.agent import Agent
 from sites.chain import BrokenChainError
-from sites.egress import noted_egress
+from sites.egressfile import noted_egress
 from sites.job import InlineRunner
 from sites.journal import Journal
 from sites.sources import address

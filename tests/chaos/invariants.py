@@ -26,7 +26,7 @@ from tempfile import TemporaryDirectory
 
 from infra.errors import InfraError, SealError
 from sites.auditread import verified
-from sites.egress import noted_egress
+from sites.egressfile import noted_egress
 from sites.job import JOB, InlineRunner, TrainJob, Watch, _job, work
 from sites.journal import bounds_of
 from sites.ledger import Ledger, Row

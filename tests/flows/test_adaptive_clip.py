@@ -10,7 +10,7 @@ import pytest
 from flows.cli import main
 from simulation.audited import run_audited
 from simulation.federation import Federation
-from sites.egress import norm_bound
+from sites.examine import norm_bound
 from sites.job import JOB, RESULT, InlineRunner
 from sites.settings import load_site
 from sites.terms import _privacy

@@ -10,7 +10,7 @@ import pytest
 
 from flows.results import results
 from sites import protect
-from sites.egress import examine_words
+from sites.examine import examine_words
 from sites.job import PlanJob, SurveyJob
 from sites.ledger import Ledger
 from sites.records import load_records as load_site_records

@@ -10,7 +10,7 @@ import pytest
 
 from infra.hub import Hub
 from simulation.federation import Federation
-from sites.egress import noted_egress
+from sites.egressfile import noted_egress
 from sites.journal import Journal
 from sites.ledger import Ledger
 from sites.policy import Facts, decide

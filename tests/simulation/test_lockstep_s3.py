@@ -15,7 +15,7 @@ from flows.training import training
 from infra.hub import Hub
 from simulation.acquaint import enrol
 from simulation.deployment import PATIENCE_S, start_agent, stop, wait_for_agents
-from sites.egress import noted_egress
+from sites.egressfile import noted_egress
 from sites.ledger import Ledger
 from sites.settings import load_site
 from tasks import layout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import struct
@@ -13,8 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.errors import SealError
+from infra.signing import SigningKey
+from sites import egressmark
 from sites.cli import main
-from sites.egress import FILE, egress_records, examine, norm_bound
+from sites.egress import Egress
+from sites.egressfile import FILE, egress_records
+from sites.examine import examine, norm_bound
 from sites.ledger import Ledger
 from sites.payload import form_of, norm, read_tensors
 from sites.policyterms import Policy
@@ -273,3 +278,33 @@ def test_the_command_compares_records_with_the_audit_log(tmp_path, capsys):
     path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
     assert main(words) == 1
     assert "has no signed record" in capsys.readouterr().err
+
+
+def test_a_start_verifies_only_what_is_new_and_everything_where_a_byte_has_changed(tmp_path, monkeypatch):
+    """A site of years has a record for each object; an edited one is still found, for the mark is of the bytes."""
+    ToyHub(tmp_path)
+    agent = an_agent(tmp_path)
+    state, key = agent.site.state, agent.home.identity.signing
+    egress, opened = Egress(state, key, agent.now), []
+    monkeypatch.setattr(egressmark, "WORTH_BYTES", 1)
+    right = egressmark.opened_record
+    monkeypatch.setattr(egressmark, "opened_record", lambda *args: opened.append(args) or right(*args))
+
+    def kept(number):
+        """Objects, and how many signatures that took to know."""
+        if number:
+            egress.note(
+                "6" * 64, f"sites/north/out/toy-1/00001-0{number}-train/receipt.json", "5" * 64, 9, None
+            )
+        opened.clear()
+        return len(egress.kept()), len(opened)
+
+    assert [kept(1), kept(2), kept(None), kept(3)] == [(1, 1), (2, 1), (2, 0), (3, 1)]
+    (state / FILE).write_bytes((state / FILE).read_bytes().replace(b'"signature":"', b'"signature":"A', 1))
+    assert kept(None) == (2, 3)
+    assert kept(None) == (2, 3)  # and no mark is set over it
+    forged = SigningKey.create("north")
+    raw = (state / FILE).read_bytes()
+    mark = egressmark.Mark(site="north", bytes=len(raw), sha256=hashlib.sha256(raw).hexdigest())
+    (state / egressmark.MARK).write_bytes(forged.seal(mark))
+    assert kept(None) == (2, 3)

@@ -13,9 +13,11 @@ from sites.agent import Agent
 from sites.audit import Audit
 from sites.auditevents import BudgetCharged, BudgetReserved, BytesOut
 from sites.auditread import lines, verified
-from sites.egress import Egress, egress_records, noted_egress
+from sites.egress import Egress
+from sites.egressfile import egress_records, noted_egress
 from sites.job import InlineRunner
 from sites.ledger import Ledger
+from sites.sending import Sending
 from tests.federation import Killed
 from tests.sites.builders import ToyHub, a_study, an_agent
 
@@ -74,7 +76,7 @@ def test_a_movement_of_the_budget_that_the_log_has_not_heard_of_is_noted_at_the_
 def test_an_answer_that_nobody_asks_for_again_gets_its_record_at_the_next_start(tmp_path, monkeypatch):
     """Killed between the line and the record; the run is cancelled, so that the answer is never sent again."""
     agent = fallen(tmp_path, monkeypatch, "sites.egress.Egress.note")
-    monkeypatch.setattr(Agent, "_may_leave", lambda *_: False)
+    monkeypatch.setattr(Sending, "may_leave", lambda *_: False)
     with pytest.raises(FileError, match="has no signed record"):
         noted_egress(agent.site.state, "north")
 

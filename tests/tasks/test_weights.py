@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sites.egress import examine
+from sites.examine import examine
 from sites.policyterms import Policy
 from tasks import parameters
 from tasks.aggregation.bound import bounded, norm, weighted
