@@ -130,7 +130,10 @@ def _unmasked(federation: Federation, heard: Heard, run: str, round_: int, site:
     agent = federation.agents[site]
     ticket = agent.outbox.answered(run, round_, Operation.TRAIN)[-1]
     answer = agent.outbox.find(layout.ticket_name(ticket))
-    raw = heard.updates.get(layout.answer_key(answer.ticket, "update.masked")) if answer else None
+    update = answer.receipt.update if answer else None
+    raw = update.inside if update else None
+    if raw is None and answer is not None:
+        raw = heard.updates.get(layout.answer_key(answer.ticket, "update.masked"))
     if answer is None or answer.bound is None or raw is None:
         raise ContractError(f"the vector of site {site!r} in round {round_} is gone; audit again")
     member = Seats(agent.site.state, run).member(answer.bound.sum.cohort_sha256)

@@ -87,7 +87,7 @@ class Agent:
         self._playing = False
         self._walks = Walks(site, self.home, self._finish)
         self._said: tuple[bool, tuple[str, ...]] = (False, ())
-        self._list_at = self._presence_at = 0.0
+        self._list_at = self._presence_at = self._word_at = 0.0
         self._sending = Sending(site, self.home, self.mailbox, self.outbox, self.gate, self.cancelled, now)
         self._settled: set[str] = set()  # keys of answered tickets
         self._ignored: dict[str, str] = {}  # key and digest of what nobody we know has written
@@ -105,7 +105,7 @@ class Agent:
         elif self.now() >= self._list_at:
             self._settled.clear()
         due = self.now() >= self._list_at
-        if due:
+        if due and self._wants_the_word():
             self._look_at_membership()
         if not self.home.member:
             self._list_at = self.now() + LIST_EVERY_S if due else self._list_at
@@ -147,13 +147,19 @@ class Agent:
         self._walks.end_all()
         end_audit(self.home.audit)
 
+    def _wants_the_word(self) -> bool:
+        """False where the bell names the hub's newest word as the one that is known here, for a while."""
+        heard = self.mailbox.word is not None and self.mailbox.word == self.home.heard
+        return not heard or abs(self.now() - self._word_at) >= LIST_EVERY_S
+
     def _look_at_membership(self) -> None:
-        before = self.home.identity
+        before, self._word_at = self.home.identity, self.now()
         self.home.look(self.mailbox, idle=not self._walks and self._sending.idle)
         if self.home.identity is not before or not self.home.member:
             self._walks.end_all()  # a member goes on with the ticket, under its new keys
         if self.home.identity is not before:  # what waits was sealed anew, under the new keys
             self._sending.look_again()
+            self._ignored.clear()  # also what could not be opened with the keys before
 
     def _look_through(self, keys: list[str]) -> bool:
         """Look at every ticket; one that the store cannot give does not hide the others."""
@@ -246,7 +252,11 @@ class Agent:
         answer = Answer.sealed_now(ticket, receipt, self.home.identity, self.home.hub, done.bound)
         self.outbox.keep(answer, done.payload)
         settle(answer, self.site, self.home.audit)
-        if done.payload is not None and self.gate.lets_out(answer, self.home.approvals):
+        if (
+            done.update is not None
+            and done.update.vector is None
+            and self.gate.lets_out(answer, self.home.approvals)
+        ):
             progress.delivering()
         self._sending.add(answer)
         self._sending.send_all()
@@ -301,8 +311,7 @@ class Agent:
             raise Stopped
         self.gate.check()
         self.gate.check_approved(ticket, self.home.approvals)
-        if beat is not None:
-            progress.beat(beat)
+        progress.beat(beat)
         if self.now() > 2 * ticket.expires_at - ticket.issued_at:
             raise RefusedError(
                 Code.TRAINING_FAILED, "the job took twice the time that the ticket gave; it was ended"

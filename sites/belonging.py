@@ -54,6 +54,7 @@ class Belonging:
         self._now = now
         self.delivery = self._way_out()
         self._introduced, self._answered = False, 0
+        self.heard: int | None = None  # number of the hub's newest word, where nothing is left to do for it
 
     def introduce(self, mailbox: Mailbox) -> None:
         """Show the own card once, and look at the card that the store shows as the hub's."""
@@ -86,6 +87,7 @@ class Belonging:
         except SealError as exc:
             log.warning("ignored: addresses for this site: %s", exc)
         last = last_word(self._state, self.hub)
+        self.heard = last.number if last is not None and last.state != "rotating" else None
         if (
             self.member
             and last is not None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from base64 import b64encode
 from collections.abc import Callable
 from functools import partial
 
@@ -156,7 +157,7 @@ class Delivery:
             self._store.delete(key)
 
     def answer(self, sealed: bytes, payload: bytes | None) -> None:
-        """Send an update, if there is one, and then its receipt. Safe to repeat.
+        """Send an update, if there is one that its receipt does not carry, and then the receipt. Safe to repeat.
 
         Raises:
             ContractError: the receipt is not this site's, the payload is not the one it names, or the gate is closed.
@@ -170,8 +171,8 @@ class Delivery:
             raise ContractError("an answer is not sent where no gate looks at it")
         entry = self._egress.clear(receipt, payload)
         parts = {layout.answer_key(receipt, "receipt.json"): sealed}
-        if payload is not None:
-            part = "update.masked" if receipt.update and receipt.update.sum_sha256 else "update.safetensors"
+        if payload is not None and receipt.update and receipt.update.vector is None:
+            part = "update.masked" if receipt.update.sum_sha256 else "update.safetensors"
             parts = {layout.answer_key(receipt, part): payload, **parts}
         limit = max(len(payload or b""), MAX_SEALED_BYTES)
         for key, data in parts.items():
@@ -264,6 +265,8 @@ def check_belongs(receipt: Receipt, payload: bytes | None) -> None:
             raise ContractError("an update and a receipt that do not belong together are not sent")
     elif (len(payload), _sha256(payload)) != (promised.payload_bytes, promised.payload_sha256):
         raise ContractError("an update that is not the one its receipt names is not sent")
+    elif promised.vector not in (None, b64encode(payload).decode()):
+        raise ContractError("a receipt that carries another vector than it names is not sent")
 
 
 def _sha256(data: bytes) -> str:

@@ -1,6 +1,7 @@
 """Everything this site reads from the object store. What it writes is deliver.py's work.
 
-Nothing here is believed: bytes are handed on, to be verified by verify.py.
+Nothing here is believed: bytes are handed on, to be verified by verify.py. What
+a signed ticket names by its digest is read once in the agent's life (memory.py).
 """
 
 from __future__ import annotations
@@ -8,9 +9,11 @@ from __future__ import annotations
 import hashlib
 
 from infra.store.base import Store, Versioned
+from sites.memory import Memory
 from tasks import layout
 from tasks.contracts import Code, Ticket
 from tasks.errors import RefusedError
+from tasks.membership import word_rung
 
 
 class Mailbox:
@@ -19,14 +22,16 @@ class Mailbox:
     def __init__(self, store: Store, site: str):
         self.store = store
         self.site = site
+        self.word: int | None = None  # number of the hub's newest word on this site, if the bell says it
         self._bell: str | None = None
+        self._memory = Memory()
 
     def rang(self) -> bool:
         """True where the bell has another sound than at the last call: the one read of an idle agent."""
         found = self.store.get_if_changed(layout.bell_key(self.site), self._bell)
         if found is None:
             return False
-        self._bell = found.tag
+        self._bell, self.word = found.tag, word_rung(found.data)
         return True
 
     def ticket_keys(self) -> list[str]:
@@ -47,7 +52,12 @@ class Mailbox:
         return self.store.get(layout.member_key(self.site))
 
     def study(self, ticket: Ticket) -> bytes | None:
-        return self.store.get(layout.study_key(ticket.study, ticket.study_sha256))
+        known = self._memory.find(f"study {ticket.study_sha256}")
+        return known or self.store.get(layout.study_key(ticket.study, ticket.study_sha256))
+
+    def remember_study(self, ticket: Ticket, raw: bytes) -> None:
+        """Keep what was verified to be the study that the ticket names; it is verified again at each use."""
+        self._memory.keep(f"study {ticket.study_sha256}", raw)
 
     def parameters(self, ticket: Ticket, most_bytes: int) -> bytes:
         """The parameters a ticket names.
@@ -69,7 +79,7 @@ class Mailbox:
         return [self._parameters(key, sha256, most_bytes) for key, sha256 in found]
 
     def _parameters(self, key: str, sha256: str, most_bytes: int) -> bytes:
-        raw = self.store.get(key, most_bytes)
+        raw = self._named(key, sha256, most_bytes)
         if raw is None:
             raise RefusedError(Code.BAD_TICKET, f"the store has no {key}")
         if len(raw) > most_bytes:
@@ -83,9 +93,19 @@ class Mailbox:
             raise RefusedError(Code.BAD_TICKET, f"{key} has sha256 {found[:12]}, not {sha256[:12]}")
         return raw
 
-    def relayed(self, key: str, most_bytes: int) -> bytes | None:
-        """What the hub passes on from other sites, for a secure sum."""
-        return self.store.get(key, most_bytes)
+    def relayed(self, key: str, sha256: str, most_bytes: int) -> bytes | None:
+        """What the hub passes on from other sites, for a secure sum; the caller checks that it has this digest."""
+        return self._named(key, sha256, most_bytes)
+
+    def _named(self, key: str, sha256: str, most_bytes: int) -> bytes | None:
+        """The bytes of this digest that were read before, or else whatever the store has under `key`."""
+        known = self._memory.find(sha256)
+        if known is not None:
+            return known
+        raw = self.store.get(key, most_bytes)
+        if raw is not None and hashlib.sha256(raw).hexdigest() == sha256:
+            self._memory.keep(sha256, raw)
+        return raw
 
     def beat(self, ticket: Ticket, tag: str | None) -> Versioned | None:
         """What the hub shows of a round in lockstep, where it is another than that of `tag`."""

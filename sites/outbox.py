@@ -74,16 +74,10 @@ class _Fact(NamedTuple):
     refused: bool
     updated: bool
 
-
-class _Run(NamedTuple):
-    """The answers of one run: facts by name, and the secure sums that they are part of, oldest first."""
-
-    facts: dict[str, _Fact]
-    bounds: dict[str, Bound]
-
-    def add(self, answer: Answer) -> None:
+    @classmethod
+    def of(cls, answer: Answer) -> _Fact:
         ticket, receipt = answer.ticket, answer.receipt
-        self.facts[answer.name] = _Fact(
+        return cls(
             answer.name,
             ticket.round,
             ticket.operation,
@@ -91,8 +85,18 @@ class _Run(NamedTuple):
             refused=receipt.refusal is not None,
             updated=receipt.update is not None,
         )
-        if answer.bound is not None:
-            self.bind(answer.bound)
+
+
+class _Run(NamedTuple):
+    """The answers of one run: facts by name, and the secure sums that they are part of, oldest first."""
+
+    facts: dict[str, _Fact]
+    bounds: dict[str, Bound]
+
+    def add(self, fact: _Fact, bound: Bound | None) -> None:
+        self.facts[fact.name] = fact
+        if bound is not None:
+            self.bind(bound)
 
     def bind(self, bound: Bound) -> None:
         """What was agreed to stays agreed."""
@@ -126,7 +130,7 @@ class Outbox:
         )  # should the write fail half way, the disk says what counts
         write_durably(path, answer.model_dump_json().encode(), folder_too=True)
         if known is not None:
-            known.add(answer)
+            known.add(_Fact.of(answer), answer.bound)
             self._runs[answer.ticket.run] = known
         if payload is not None:
             self._drop_payloads(answer.ticket)
@@ -189,12 +193,16 @@ class Outbox:
     def _run(self, run: str) -> _Run:
         if run not in self._runs:
             known = _Run({}, {})
-            found: list[tuple[tuple[int, int, bool, str], Answer | Bound]] = [
-                (_order(answer), answer) for answer in map(_read, self._folder.glob(f"{run}/*.json"))
+            found: list[tuple[tuple[int, int, bool, str], _Fact | None, Bound | None]] = [
+                (_order(answer), _Fact.of(answer), answer.bound)  # answers with their vectors are large
+                for answer in map(_read, self._folder.glob(f"{run}/*.json"))
             ]
-            found += [((round_, 0, False, ""), bound) for round_, bound in bounds_of(self._folder, run)]
-            for _, one in sorted(found, key=lambda each: each[0]):  # steps stay in their order
-                known.add(one) if isinstance(one, Answer) else known.bind(one)
+            found += [((round_, 0, False, ""), None, bound) for round_, bound in bounds_of(self._folder, run)]
+            for _, fact, bound in sorted(found, key=lambda each: each[0]):  # steps stay in their order
+                if fact is not None:
+                    known.add(fact, bound)
+                elif bound is not None:
+                    known.bind(bound)
             self._runs[run] = known
         return self._runs[run]
 
@@ -213,7 +221,7 @@ class Outbox:
     def trained_since(self, since: float) -> set[tuple[str, int]]:
         """Runs and rounds that were answered with an update of their own since then (seconds since 1970)."""
         found = (p for p in self._folder.glob(f"*/*-{Operation.TRAIN}.json") if p.stat().st_mtime >= since)
-        receipts = [_read(path).receipt for path in found]
+        receipts = (_read(path).receipt for path in found)
         return {(r.run, r.round) for r in receipts if r.update is not None and r.delivered_at >= since}
 
     def release(self, name: str) -> None:

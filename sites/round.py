@@ -10,6 +10,7 @@ sends it.
 from __future__ import annotations
 
 import hashlib
+from base64 import b64encode
 from collections.abc import Callable
 from contextlib import closing
 from typing import NamedTuple
@@ -53,7 +54,18 @@ from sites.workplace import Workplace
 from tasks import layout
 from tasks.adaptive import is_within
 from tasks.bands import band, public_units
-from tasks.contracts import WORK, Band, Card, Code, Operation, Scores, Spent, Ticket, Update
+from tasks.contracts import (
+    MOST_INSIDE_BYTES,
+    WORK,
+    Band,
+    Card,
+    Code,
+    Operation,
+    Scores,
+    Spent,
+    Ticket,
+    Update,
+)
 from tasks.errors import ContractError, RefusedError
 from tasks.privacy.events import GaussianEvent
 from tasks.privacy.shared import mechanism_of
@@ -116,7 +128,7 @@ def play(ticket: Ticket, desk: Desk) -> Done | Lockstep:
         RefusedError: it does not, or it cannot be done.
         StoreError: the store is away; nothing was reserved, the ticket may be played again.
     """
-    study = open_study(desk.mailbox.study(ticket), ticket, desk.hub)
+    study = _study(ticket, desk)
     standing = desk.approvals.for_ticket(desk.site.settings.policy.approval)
     source = approve(study, ticket, desk.site.settings, _facts(ticket, desk, standing))
     check_study(ticket, desk.outbox.studies_of(ticket.run))
@@ -237,6 +249,14 @@ def _survey(ticket: Ticket, study: Study, source: Source, workplace: Workplace, 
     return survey
 
 
+def _study(ticket: Ticket, desk: Desk) -> Study:
+    raw = desk.mailbox.study(ticket)
+    study = open_study(raw, ticket, desk.hub)
+    if raw is not None:
+        desk.mailbox.remember_study(ticket, raw)
+    return study
+
+
 def _parameters(ticket: Ticket, desk: Desk) -> bytes:
     return desk.mailbox.parameters(ticket, desk.site.settings.resources.parameters_mb * 2**20)
 
@@ -348,11 +368,13 @@ def _words(task: Task, workplace: Workplace) -> Masked:
 
 def _sealed(masked: Masked, spent: Spent | None) -> Done:
     """A masked vector as an answer. What it binds this site to is kept with it."""
+    inside = len(masked.payload) <= MOST_INSIDE_BYTES  # one write less, and three of the books
     update = Update(
         payload_sha256=masked.bound.pledge.masked_sha256,
         payload_bytes=len(masked.payload),
         spent=spent,
         sum_sha256=masked.bound.sum.sha256,
+        vector=b64encode(masked.payload).decode() if inside else None,
     )
     return Done(update=update, payload=masked.payload, bound=masked.bound)
 

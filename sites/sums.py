@@ -195,7 +195,7 @@ class Summing:
                 Code.BAD_TICKET, "the ticket is for a secure sum and names nothing that was passed on"
             )
         try:
-            return open_relayed(self._mailbox.relayed(key, MOST_RELAYED_BYTES), sha256, model)
+            return open_relayed(self._mailbox.relayed(key, sha256, MOST_RELAYED_BYTES), sha256, model)
         except ContractError as exc:
             raise RefusedError(Code.BAD_TICKET, f"{key}: {exc}") from exc
 

@@ -13,8 +13,8 @@ from infra.orchestrator import emit
 from tasks import layout
 from tasks.commit import load_records
 from tasks.contracts import Cancel, RunEnd, RunManifest, Ticket
-from tasks.dispatch import ring
 from tasks.errors import StudyError
+from tasks.registry import ring
 from tasks.study import Study
 
 

@@ -9,6 +9,7 @@ is layout.py's; the study that both sides agreed on is in study.py.
 from __future__ import annotations
 
 import hashlib
+from base64 import b64decode
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
@@ -122,6 +123,8 @@ Concern = Literal[
 """What a site's doctor, in its short form, finds amiss before a round. Closed: no other text leaves a site."""
 
 MOST_SAID_BYTES = 140_000  # in a seal, twice encrypted and twice in base64, it has a little less than 512 KiB
+
+MOST_INSIDE_BYTES = 16 * 1024  # of a masked vector in its receipt, which a site keeps for long
 
 MOST_CANDIDATES = 40  # groups of a round: at least three sites each, of a hundred
 
@@ -307,6 +310,14 @@ class Update(Message):
     sum_sha256: Sha256 | None = Field(
         default=None, exclude_if=_empty
     )  # masked, for this secure sum (secagg/)
+    vector: str | None = Field(
+        default=None, max_length=4 * (MOST_INSIDE_BYTES // 3 + 1), exclude_if=_empty
+    )  # base64: the masked vector itself, where it is small; else it lies beside the receipt
+
+    @property
+    def inside(self) -> bytes | None:
+        """The vector that is here itself. Raises ValueError: no base64."""
+        return None if self.vector is None else b64decode(self.vector, validate=True)
 
 
 STATISTICS = 1027

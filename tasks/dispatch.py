@@ -20,7 +20,7 @@ from tasks.contracts import PROTOCOL, Code, Operation, Receipt, Ticket
 from tasks.follow import FOR_PEOPLE
 from tasks.lease import keep
 from tasks.plan import RoundPlan
-from tasks.registry import member, site_card
+from tasks.registry import member, ring, site_card
 from tasks.relay import Relayed
 from tasks.sealed import open_from_site
 from tasks.tickets import last_ticket, read_ticket
@@ -103,11 +103,6 @@ def _waited(hub: Hub, ticket: Ticket) -> bool:
         and receipt.operation == ticket.operation
         and receipt.refusal in FOR_PEOPLE
     )
-
-
-def ring(hub: Hub, site: str) -> None:
-    """Tell a site's idle agent that its mailbox holds something new."""
-    hub.store.put(layout.bell_key(site), secrets.token_hex(8).encode())
 
 
 def _anew(hub: Hub, ticket: Ticket) -> Ticket:

@@ -55,7 +55,7 @@ def check_walked(answer: Answer, walked: Walked) -> Answer:
 
 
 def load_masked(hub: Hub, answer: Answer | None, size: int) -> bytes:
-    """A site's masked vector from the store.
+    """A site's masked vector, from its receipt or from the store.
 
     Raises:
         ContractError: absent, of another size, or other bytes than the receipt says.
@@ -63,7 +63,12 @@ def load_masked(hub: Hub, answer: Answer | None, size: int) -> bytes:
     promised = answer.receipt.update if answer and answer.receipt else None
     if answer is None or promised is None:
         raise ContractError("the store has lost a vector that is in a sum; restore it from its backup")
-    raw = hub.store.get(layout.answer_key(answer.ticket, "update.masked"), size)
+    try:
+        raw = promised.inside
+    except ValueError as exc:
+        raise ContractError(f"the vector in the receipt of site {answer.site!r} is no base64") from exc
+    if raw is None:
+        raw = hub.store.get(layout.answer_key(answer.ticket, "update.masked"), size)
     if raw is None or len(raw) != size or parameters.sha256(raw) != promised.payload_sha256:
         raise ContractError(f"the vector of site {answer.site!r} is not the one its receipt names")
     return raw

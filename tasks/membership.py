@@ -8,6 +8,7 @@ is registry.py's work at the hub and sites/membership.py's at the site.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
@@ -21,6 +22,23 @@ Uploads = Literal["credentials", "presigned"]
 """How a site writes: with credentials of its own for its mailbox, or to addresses that the hub signs for it."""
 
 ACTIVE: frozenset[State] = frozenset({"confirmed", "rotating"})
+
+_BELL = re.compile(rb"[0-9a-f]{16} ([0-9]{1,9})")
+
+
+def bell(once: str, number: int) -> bytes:
+    """What rings a site's bell: 16 hex digits that were never there before, and the number of the newest `Member`.
+
+    Nobody signs it. Whoever changes the number can hide the word itself as well, and a site looks at that now and
+    then whatever the bell says.
+    """
+    return f"{once} {number}".encode() if number else once.encode()
+
+
+def word_rung(raw: bytes) -> int | None:
+    """The number in a bell; None: it has none, as of a hub of the version before."""
+    found = _BELL.fullmatch(raw)
+    return int(found[1]) if found else None
 
 
 class Kit(Message):

@@ -20,7 +20,7 @@ from infra.signing import unseal
 from tasks import layout
 from tasks.contracts import Card
 from tasks.errors import ContractError
-from tasks.membership import Member
+from tasks.membership import Member, bell
 from tasks.uploads import give_addresses
 
 _NUMBER = re.compile(r"/(\d{5})\.json$")
@@ -90,7 +90,12 @@ def tell(hub: Hub, word: Member) -> None:
     """Put the newest word into the site's mailbox and ring its bell. Safe to repeat."""
     give_addresses(hub, word)
     hub.write(layout.member_key(word.site), word)
-    hub.store.put(layout.bell_key(word.site), secrets.token_hex(8).encode())
+    ring(hub, word.site)
+
+
+def ring(hub: Hub, site: str) -> None:
+    """Tell a site's idle agent that its mailbox holds something new."""
+    hub.store.put(layout.bell_key(site), bell(secrets.token_hex(8), _seen(hub, site)))
 
 
 def admit(hub: Hub, card: Card) -> Member:

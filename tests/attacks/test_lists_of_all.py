@@ -10,9 +10,8 @@ import pytest
 
 from tasks import layout
 from tasks.contracts import Code, Operation, Receipt, Ticket
-from tasks.dispatch import ring
 from tasks.errors import SecureSumError
-from tasks.registry import site_card
+from tasks.registry import ring, site_card
 from tasks.relay import find_relayed, read_relayed
 from tasks.sealed import open_from_site
 from tasks.secagg.messages import Consent, Survivors, Unmasking

@@ -11,9 +11,8 @@ from infra.signing import SigningKey
 from tasks import layout
 from tasks.commit import load_records
 from tasks.contracts import Code, Operation, Receipt, Ticket
-from tasks.dispatch import ring
 from tasks.propose import propose
-from tasks.registry import site_card
+from tasks.registry import ring, site_card
 from tasks.relay import find_relayed, read_relayed
 from tasks.sealed import open_from_site
 from tasks.secagg.messages import Consent, Survivors

@@ -33,8 +33,10 @@ from sites.ledger import Ledger, Row
 from sites.settings import load_site
 from tasks import layout
 from tasks.commit import load_records
-from tasks.contracts import Code, RoundRecord, RunEnd
+from tasks.contracts import Code, Receipt, RoundRecord, RunEnd
 from tasks.errors import RefusedError
+from tasks.registry import site_card
+from tasks.sealed import open_from_site
 from tasks.study import Study
 from tests.chaos.world import World
 from tests.federation import SITES, a_federation
@@ -88,13 +90,23 @@ def _ledger(world: World, site: str, rows: list[Row]) -> Iterable[str]:
         (int(key.removeprefix(prefix)[:5]), hashlib.sha256(world.hub.store.get(key) or b"").hexdigest())
         for key in world.hub.store.list(prefix)
         if key.endswith(("-train/update.safetensors", "-train/update.masked"))
-    }
+    } | set(_inside(world, site, prefix))
     charged = [row.entry.round for row in rows if row.state == "charged"]
     if sorted(charged) != sorted(round_ for round_, _ in left):
         yield f"site {site}: updates of rounds {sorted(r for r, _ in left)} left, charged are {sorted(charged)}"
     lost = len(rows) - len(charged)
     if lost > world.lost[site]:
         yield f"site {site}: {lost} reservations came to nothing, and {world.lost[site]} of its processes were lost"
+
+
+def _inside(world: World, site: str, prefix: str) -> Iterable[tuple[int, str]]:
+    """Rounds and digests of the vectors that a site's receipts carry."""
+    for key in world.hub.store.list(prefix):
+        if key.endswith("-train/receipt.json"):
+            raw, card = world.hub.store.get(key), site_card(world.hub, site)
+            receipt = open_from_site(world.hub, raw, Receipt, card, key) if raw else None
+            if receipt and receipt.update and receipt.update.inside:
+                yield receipt.round, hashlib.sha256(receipt.update.inside).hexdigest()
 
 
 def _noted(world: World, site: str) -> Iterable[str]:

@@ -12,9 +12,8 @@ from sites.agent import LIST_EVERY_S, LIST_SOON_S
 from tasks import layout, lease
 from tasks.commit import load_records
 from tasks.contracts import Lease, Operation
-from tasks.dispatch import ring
 from tasks.errors import LeaseError
-from tasks.registry import history, revoke, site_card
+from tasks.registry import history, revoke, ring, site_card
 from tasks.tickets import last_ticket
 from tests.federation import SITES, Tampering, a_federation, a_study
 from tests.flows.test_falls import lease_of_another, ledger_of

@@ -58,8 +58,8 @@ def test_a_job_that_dies_is_a_new_attempt_with_a_new_debit(tmp_path, job, after)
     assert trained(federation)["south"] == ((1, "reserved"), (1, "charged"))
     (pledge, _) = outbox.pledges("toy-1").sums  # of the update, and of the scores
     assert (pledge.what, pledge.attempt) == ("update", 1)  # of the sum: one vector has left under its seeds
-    sent = federation.hub.store.list("sites/south/out/toy-1/")
-    assert [key.split("/")[4] for key in sent if key.endswith("train/update.masked")] == ["00001-02-train"]
+    answers = [outbox.find(f"toy-1/00001-{attempt:02d}-train") for attempt in (1, 2)]
+    assert [answer.receipt.update is not None for answer in answers] == [False, True]
     assert [ticket.attempt for ticket in outbox.answered("toy-1", 1, Operation.TRAIN)] == [2]
 
 

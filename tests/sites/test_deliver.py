@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from base64 import b64encode
 
 import numpy as np
 import pytest
@@ -83,6 +84,28 @@ def test_a_payload_that_the_receipt_does_not_name_stays(store, delivery, payload
         delivery.answer(sealed(delivery, a_receipt()), payload)
 
     assert store.list("") == []
+
+
+def test_a_vector_in_its_receipt_is_no_object_of_its_own(store, delivery):
+    """One write: the receipt is what the hub waits for, and it is written once."""
+    delivery.answer(sealed(delivery, carrying(PAYLOAD)), PAYLOAD)
+
+    assert [key.rsplit("/", 1)[1] for key in store.list("sites/north/out/toy-1/")] == ["receipt.json"]
+
+
+def test_a_receipt_that_carries_another_vector_than_it_names_stays(store, delivery):
+    """The bytes that were kept, examined and bound to a sum are the ones that leave."""
+    with pytest.raises(ContractError):
+        delivery.answer(sealed(delivery, carrying(PAYLOAD[:-1] + b"x")), PAYLOAD)
+
+    assert store.list("") == []
+
+
+def carrying(vector: bytes) -> Receipt:
+    """A receipt for PAYLOAD with this vector in it."""
+    receipt = a_receipt()
+    update = receipt.update.model_copy(update={"vector": b64encode(vector).decode()})
+    return receipt.model_copy(update={"update": update})
 
 
 def test_a_payload_without_an_update_in_the_receipt_stays(store, delivery):
