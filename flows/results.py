@@ -27,6 +27,7 @@ from tasks.lease import holder
 
 _SPENT = (
     "epsilon",
+    "reckoned",
     "delta",
     "epsilon_limit",
     "against",
@@ -133,6 +134,7 @@ def _site(site: SiteRound) -> dict[str, Any]:
         "state": site.state,
         "code": site.code,
         "epsilon": site.spent.epsilon if site.spent else None,
+        "reckoned": site.reckoned,
         "delta": site.spent.delta if site.spent else None,
         "epsilon_limit": site.spent.epsilon_limit if site.spent else None,
         "against": site.spent.against.model_dump() if site.spent and site.spent.against else None,

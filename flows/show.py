@@ -125,6 +125,12 @@ def _footer(result: Mapping[str, Any]) -> Iterator[str]:
             f"a sum is of {walked[0]['local_steps']} local steps of each site: one record moves it by "
             f"{walked[0]['sensitivity']:g} at most, which its noise is made for"
         )
+    silent = [name for name, site in by_name.items() if site["reckoned"]]
+    if silent:
+        yield (
+            f"{', '.join(silent)} fell silent in the steps of a round: its ε spent is what the hub reckons for the sums "
+            f"that it was in"
+        )
     if seen:
         hub, others = (max(one[who] for one in seen) for who in ("hub", "all_others"))
         yield (

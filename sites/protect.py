@@ -19,7 +19,7 @@ from tasks.privacy.accountant import epsilon, trajectory
 from tasks.privacy.budget import afford
 from tasks.privacy.calibration import noise_multiplier
 from tasks.privacy.events import GaussianEvent
-from tasks.privacy.shared import event_against, mechanism_of
+from tasks.privacy.shared import against_after, event_against, mechanism_of
 
 ROUNDING = 1e-6  # relative; the sum of rounds may differ that much from the whole they were calibrated as
 
@@ -73,21 +73,17 @@ def _own(job: PlanJob, target: float, delta: float) -> _Price:
     return _Price(event, tuple(trajectory(event, job.rounds_left, delta, before=job.released)))
 
 
-def _shared(job: PlanJob, _target: float, delta: float) -> _Price:
+def _shared(job: PlanJob, _target: float, _delta: float) -> _Price:
     """A share of the noise is added here; against whom the ledger counts is the site's policy."""
     run = mechanism_of(job.study, job.dimension)
-    surely = (
-        run.sites - job.study.may_be_lost
-    )  # shares of noise that are in every sum, whatever the hub says of others
+    surely = run.sites - job.study.may_be_lost
     shares = {"hub": surely, "hub_with_missing": run.sites - run.missing, "all_others": 1}
     before, steps = sum(event.steps for event in job.released), job.study.steps
-    seen = [
-        run.views(delta, delivered=surely, steps=before + r * steps) for r in range(1, job.rounds_left + 1)
-    ]
+    seen = [against_after(job.study, run, before + r * steps) for r in range(1, job.rounds_left + 1)]
     return _Price(
         event_against(run, shares[job.charge], steps),
         tuple(v.hub_with_missing for v in seen),
-        tuple(Against(**v._asdict(), missing=run.missing) for v in seen),
+        tuple(seen),
     )
 
 

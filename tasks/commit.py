@@ -22,6 +22,7 @@ from tasks.follow import Answer
 from tasks.going import check_going
 from tasks.lease import fence
 from tasks.plan import RoundPlan
+from tasks.reckoned import with_reckoned
 from tasks.walked import tidy
 
 NONE: Mapping[str, int] = MappingProxyType({})
@@ -43,6 +44,7 @@ def commit(hub: Hub, plan: RoundPlan, collected: Collected, evaluated: Evaluated
         )
         for site, answer in collected.answers.items()
     }
+    sites = {name: with_reckoned(hub, plan, candidate, name, site) for name, site in sites.items()}
     sites |= {site: SiteRound(state="missing", code=code) for site, code in plan.left_out.items()}
     record = RoundRecord(
         run=plan.manifest.run,

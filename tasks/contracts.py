@@ -375,6 +375,9 @@ class SiteRound(Message):
     state: Literal["delivered", "refused", "missing"]
     code: Code | None = None
     spent: Spent | None = None
+    reckoned: bool = Field(
+        default=False, exclude_if=lambda value: not value
+    )  # the hub's figure, not its word
     metrics: Metrics = Metrics()
     payload_sha256: Sha256 | None = None
     payload_bytes: int = 0

@@ -177,6 +177,7 @@ def site_metrics(site: SiteRound) -> dict[str, float]:
             shown["dp/epsilon_all_others"] = site.spent.against.all_others
         shown["dp/sensitivity"] = site.spent.sensitivity
         shown["dp/clip_norm"] = site.spent.clip_norm
+        shown["dp/epsilon_reckoned"] = 1.0 if site.reckoned else None
     return {key: float(value) for key, value in shown.items() if value is not None}
 
 
@@ -225,7 +226,8 @@ def _late(record: RoundRecord) -> str:
 
 
 def _state(site: SiteRound) -> str:
-    return site.state if site.code is None else f"{site.state}: {site.code}"
+    state = site.state if site.code is None else f"{site.state}: {site.code}"
+    return f"{state}; epsilon reckoned by the hub" if site.reckoned else state
 
 
 def _epsilon(study: Study, spent: float | None) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from tasks.contracts import Against, Spent
 from tasks.errors import PrivacyError
 from tasks.privacy.distributed import Mechanism, mechanism
 from tasks.privacy.events import GaussianEvent
@@ -53,6 +54,37 @@ def event_against(run: Mechanism, shares: int, steps: int = 1) -> GaussianEvent:
     """`steps` sums of the run, as an entry of a ledger, for who does not know `shares` of its shares of noise."""
     return GaussianEvent(
         noise_multiplier=(1 - LATTICE) / run.mu(shares, steps=1), sample_rate=1.0, steps=steps
+    )
+
+
+def against_after(study: Study, run: Mechanism, sums: int) -> Against:
+    """Epsilon of a site's people by who looks, after so many sums of the run that the site was in."""
+    surely = (
+        run.sites - study.may_be_lost
+    )  # shares of noise that are in every sum, whatever the hub says of others
+    views = run.views(study.privacy.delta or 0.0, delivered=surely, steps=sums)
+    return Against(**views._asdict(), missing=run.missing)
+
+
+def spent_after(study: Study, dimension: int, rounds: int) -> Spent:
+    """What a site says that it has spent after so many rounds, where its ledger counts as most do.
+
+    Raises:
+        PrivacyError: see `mechanism_of`.
+    """
+    run, several = mechanism_of(study, dimension), study.local_steps > 1
+    event = event_against(run, run.sites - run.missing, study.steps)
+    against = against_after(study, run, rounds * study.steps)
+    return Spent(
+        epsilon=against.hub_with_missing,
+        delta=study.privacy.delta or 0.0,
+        noise_multiplier=event.noise_multiplier,
+        sample_rate=event.sample_rate,
+        steps=event.steps,
+        epsilon_limit=study.privacy.epsilon or 0.0,
+        local_steps=study.local_steps if several else None,
+        sensitivity=run.bound if several else None,
+        against=against,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,12 +18,14 @@ from sites.records import load_records as load_site_records
 from sites.settings import load_site
 from tasks import parameters
 from tasks.aggregation.descent import descent, stepped
+from tasks.begin import load_manifest
 from tasks.commit import load_records
-from tasks.contracts import Code
+from tasks.contracts import Code, SiteRound
 from tasks.errors import RefusedError
 from tasks.learning.clipped import ClippedSums
 from tasks.privacy.accountant import epsilon
 from tasks.privacy.shared import event_against, mechanism_of
+from tasks.reckoned import with_reckoned
 from tasks.study import Study
 from tests.federation import FOUR, a_federation_of, a_study, write_site
 
@@ -50,6 +53,21 @@ def played(tmp_path_factory):
     world = federation(tmp_path_factory.mktemp("shared"))
     study = shared()
     return world, study, world.run(study, "toy-1")
+
+
+def test_the_hub_reckons_what_a_site_has_spent_as_the_site_does(played):
+    """A site that falls silent in the steps of a round has paid for all of them, and the rounds before, by its own ledger."""
+    world, study, run = played
+    records = load_records(world.hub, run)
+    silent = SiteRound(state="missing", code=Code.NO_ANSWER, steps=1)
+
+    for record in records:
+        plan = SimpleNamespace(manifest=load_manifest(world.hub, run), study=study, round=record.round)
+        model = SimpleNamespace(key=record.parameters_key, sha256=record.parameters_sha256)
+        reckoned = with_reckoned(world.hub, plan, model, "west", silent)
+        assert (reckoned.spent, reckoned.reckoned) == (record.sites["west"].spent, True)
+        said = silent.model_copy(update={"steps": 0})
+        assert with_reckoned(world.hub, plan, model, "west", said) == said
 
 
 def pooled_sum(world, study, at):

@@ -22,7 +22,7 @@ from tasks.beats import Said, Stepped
 from tasks.commit import load_records
 from tasks.contracts import Code, Operation
 from tasks.errors import QuorumError
-from tasks.modelcard import epsilons
+from tasks.modelcard import epsilons, round_card
 from tasks.privacy.accountant import epsilon
 from tasks.registry import site_card
 from tasks.sealed import open_from_site
@@ -281,6 +281,10 @@ def test_a_site_that_is_lost_in_a_step_stops_nobody(tmp_path):
     assert record.lockstep.sites[0] == 4 and record.lockstep.sites[-1] == 3
     assert record.sites["west"].state == "missing" and record.sites["west"].steps < STEPS
     assert record.cohort == FOUR[:3] and {record.sites[s].steps for s in FOUR[:3]} == {STEPS}
+    lost, there = record.sites["west"], record.sites["east"]
+    assert (lost.spent, lost.reckoned, there.reckoned) == (there.spent, True, False)
+    assert epsilons([record])["west"] == there.spent.epsilon
+    assert "epsilon reckoned by the hub" in round_card(in_steps(), record, epsilons([record]))
     assert debits(world) == dict.fromkeys(FOUR, ONCE)
 
 
