@@ -8,6 +8,7 @@ its `wait` lets the sites work instead of sleeping.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from infra.command import program
 from infra.errors import FileError
 from infra.identity import Identity, Peer
 from infra.sealing import AgreementKey
@@ -65,6 +67,10 @@ class Hub(BaseModel):
     def save(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         (self.directory / FACTS).write_text(self.model_dump_json(indent=2) + "\n")
+
+    def command(self, *words: str) -> str:
+        """A command of this hub's operator, as a shell takes it: `fedrounds run resume RUN --dir DIR`."""
+        return shlex.join([program(), *words, "--dir", str(self.directory)])
 
     def with_clock(self, now: Callable[[], float], wait: Callable[[float], None]) -> Hub:
         """The same hub on another clock: simulations and tests."""

@@ -131,15 +131,14 @@ def _write_files(folder: Path, sites: int, rounds: int, store_url: str) -> list[
 def _what_next(console: Console, hub: Hub, study: str, run: str, keep: bool, folder: Path) -> None:
     from flows.commands.foreground import pages
 
-    hub_dir = folder / "hub"
     if keep:
         console.print()
         for view, page in pages(hub, study, run):
             console.print(f"{view + ':':<9} {page}", soft_wrap=True)
-        console.print(f"all rounds: fedrounds run show {run} --dir {hub_dir}")
-        console.print(f"stop everything: fedrounds down --dir {hub_dir}")
+        print(f"all rounds: {hub.command('run', 'show', run)}")
+        print(f"stop everything: {hub.command('down')}")
         return
     console.print("\nWhat to open next:")
-    console.print(f"  fedrounds up --dir {hub_dir}          the Prefect and MLflow pages of this run")
-    console.print(f"  fedrounds run show {run} --dir {hub_dir}")
-    console.print(f"  {folder}/study.yaml, {folder}/sites/*/site.yaml    the files behind it")
+    print(f"  {hub.command('up')}          the Prefect and MLflow pages of this run")
+    print(f"  {hub.command('run', 'show', run)}")
+    print(f"  {folder}/study.yaml, {folder}/sites/*/site.yaml    the files behind it")

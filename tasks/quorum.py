@@ -38,7 +38,7 @@ def too_few(
     what = why or f"{delivered} of {len(plan.study.sites)} sites delivered, the quorum is {quorum}"
     return QuorumError(
         f"round {plan.round}: {what}{f' ({names})' if names else ''}. Nothing was combined.",
-        f"When that is mended: fedrounds run resume {plan.manifest.run}",
+        f"When that is mended: {hub.command('run', 'resume', plan.manifest.run)}",
     )
 
 

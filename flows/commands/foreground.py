@@ -60,7 +60,7 @@ def finish(hub: Hub, run: str, as_json: bool) -> int:
     from flows.show import result_table
 
     Console().print(result_table(result))
-    print(f"all rounds: fedrounds run show {run} --dir {hub.directory}")
+    print(f"all rounds: {hub.command('run', 'show', run)}")
     for view, page in pages(hub, result["study"], run):
         print(f"in {view + ':':<9} {page}")
     return 0

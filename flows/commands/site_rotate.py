@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if busy:
         print(
             f"run {busy[0]} has a ticket with it, so the old keys stay until that is answered or taken back "
-            f"(fedrounds run resume {busy[0]}, or cancel)",
+            f"({hub.command('run', 'resume', busy[0])}, or cancel)",
             flush=True,
         )
     while True:
@@ -49,5 +49,5 @@ def run(args: argparse.Namespace) -> int:
         time.sleep(min(1.0, max(0.0, until - time.monotonic())))
     busy = open_tickets(hub, args.name)
     what = f"run {busy[0]} has a ticket with it" if busy else "it has not shown them yet"
-    print(f"not yet: {what}. The old keys stay; go on with: fedrounds site rotate {args.name}")
+    print(f"not yet: {what}. The old keys stay; go on with: {hub.command('site', 'rotate', args.name)}")
     return 0
