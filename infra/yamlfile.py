@@ -98,7 +98,7 @@ def _validate(path: Path, model: type[N], data: Any, root: Node, prefix: tuple[K
         return model.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as exc:
         places: dict[tuple[int, str], list[yamlwords.Words]] = {}
-        for error in exc.errors(include_url=False)[:MOST_ERRORS]:
+        for error in yamlwords.fitting(exc.errors(include_url=False)[:MOST_ERRORS], data):
             line, keys = _place(root, prefix, error)
             places.setdefault((line, yamlwords.dotted(keys)), []).append(yamlwords.explain(error, model))
         problems = [Problem(line, key, yamlwords.joined(words)) for (line, key), words in places.items()]

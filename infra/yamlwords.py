@@ -40,6 +40,7 @@ _PATTERNS = {  # the patterns that our files use, as a person would say them
     r"^[a-z0-9][a-z0-9_-]{0,62}$": "a name of small letters, digits, - and _, at most 63",
     r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$": "module:Class, such as tasks.recipes.tabular:LogisticRegression",
 }
+_OF_BLOCKS = ("missing", "extra_forbidden", "value_error", "union_tag_invalid", "union_tag_not_found")
 _NUMBERS = ("int_type", "float_type")
 _LONGEST = 40  # of a found text
 
@@ -78,6 +79,33 @@ def _sentence(kind: str, error: Mapping[str, Any], model: type[BaseModel]) -> st
     if kind == "extra_forbidden":
         return _unknown(str(loc[-1]), allowed_keys(model, loc[:-1]))
     return str(context["error"]) if kind in ("value_error", "assertion_error") else None
+
+
+def fitting(errors: Sequence[Mapping[str, Any]], data: Any) -> list[Mapping[str, Any]]:
+    """Where a value may be of several types and is a block of keys, what is wrong with it as that; all other errors.
+
+    Args:
+        errors: pydantic's, of one file.
+        data: what was validated.
+    """
+    wrong_shape = [e for e in errors if _is_of_a_union(e, data) and e["type"] not in _OF_BLOCKS]
+    told = [e for e in errors if e not in wrong_shape]
+    places = {tuple(e["loc"][:n]) for e in told for n in range(len(e["loc"]) + 1)}
+    return [e for e in errors if e in told or tuple(e["loc"][:-1]) not in places]
+
+
+def _is_of_a_union(error: Mapping[str, Any], data: Any) -> bool:
+    """True where an error of a block of keys is about one of the types that the block may be of."""
+    value = error.get("input")
+    return isinstance(value, dict) and value == _value_at(data, error["loc"][:-1])
+
+
+def _value_at(data: Any, loc: Sequence[str | int]) -> Any:
+    """What stands at a place of pydantic's, whose names of types are no keys."""
+    for part in loc:
+        if (isinstance(data, dict) and part in data) or (isinstance(data, list) and isinstance(part, int)):
+            data = data[part]  # type: ignore[index]
+    return data
 
 
 def joined(words: Sequence[Words]) -> str:

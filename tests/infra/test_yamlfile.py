@@ -39,6 +39,7 @@ class Terms(Strict):
     settings: dict[str, Any] = Field(default_factory=dict)
     columns: dict[str, Annotated[Number | Choice, Field(discriminator="kind")]] = Field(default_factory=dict)
     tags: tuple[str, ...] = ()
+    norm: Annotated[float, Field(gt=0)] | Inner | None = None
 
     @model_validator(mode="after")
     def _together(self) -> Terms:
@@ -130,6 +131,21 @@ def test_an_unknown_key_inside_a_union_suggests_the_nearest(write):
     assert errors(write(GOOD + "columns:\n  age: {kind: number, range: [1, 2], rnge: [1, 2]}")) == [
         ", line 4: columns.age.rnge: unknown key; did you mean `range`?"
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{clip_norm: 0}", "norm.clip_norm: found 0, expected more than 0"),
+        ("{clip_nrm: 1, clip_norm: 1}", "norm.clip_nrm: unknown key; did you mean `clip_norm`?"),
+        ("{}", "norm.clip_norm: is missing; add it"),
+        ("-1", "norm: found -1, expected more than 0 or a block of keys"),
+        ("much", 'norm: found text "much", expected a number or a block of keys'),
+    ],
+)
+def test_a_block_of_keys_is_not_told_that_it_might_have_been_a_number(write, text, said):
+    """Of a value of several types, the errors are of the one whose shape it has."""
+    assert errors(write(GOOD + f"norm: {text}")) == [f", line 3: {said}"]
 
 
 def test_an_unknown_key_unlike_any_other_lists_all(write):
