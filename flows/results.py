@@ -114,6 +114,7 @@ def _round(hub: Hub, upto: list[RoundRecord]) -> dict[str, Any]:
         "voters": record.voters,
         "dropped": [site for group in record.groups or () if group.dropped for site in group.sites],
         "least_summed": _least_summed(record) if record.summed else None,
+        "counted": record.counted,
         "lockstep": record.lockstep.model_dump() if record.lockstep else None,
         "sites": {name: _site(site) for name, site in record.sites.items()},
         "participation": participation.facts(upto[-participation.LOOK_BACK - 1 :]),

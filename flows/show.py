@@ -128,14 +128,15 @@ def _footer(result: Mapping[str, Any]) -> Iterator[str]:
     silent = [name for name, site in by_name.items() if site["reckoned"]]
     if silent:
         yield (
-            f"{', '.join(silent)} fell silent in the steps of a round: its ε spent is what the hub reckons for the sums "
-            f"that it was in"
+            f"{', '.join(silent)} fell silent in the steps of a round: its ε spent is what the hub reckons for the "
+            f"sums that it was in"
         )
     if seen:
         hub, others = (max(one[who] for one in seen) for who in ("hub", "all_others"))
+        others_too = f" and {n} of the other sites" if (n := seen[0]["missing"]) else ""
         yield (
-            f"ε spent is against the hub and {seen[0]['missing']} of the other sites, and against all who read the "
-            f"models;\nagainst the hub alone it is {hub:.3f}, against the hub and all other sites together {others:.3f}"
+            f"ε spent is against the hub{others_too}, and against all who read the models;\n"
+            f"against the hub alone it is {hub:.3f}, against the hub and all other sites together {others:.3f}"
         )
 
 

@@ -134,9 +134,13 @@ def _against(study: Study, site: Site) -> Iterator[str]:
     who = (
         f"of {run.sites} sites" if not study.aggregation.groups else f"site of a group of {run.sites} or more"
     )
+    some = (
+        f"against the hub and {run.missing} of the other sites (lost ones among them) {seen.hub_with_missing:.3g}, "
+        if run.missing
+        else ""
+    )
     yield (
-        f"    each {who} adds a share of the noise; epsilon against the hub {seen.hub:.3g}, against the "
-        f"hub and {run.missing} of the other sites (lost ones among them) {seen.hub_with_missing:.3g}, "
+        f"    each {who} adds a share of the noise; epsilon against the hub {seen.hub:.3g}, {some}"
         f"against the hub and all other sites together {seen.all_others:.3g}"
     )
     if study.local_steps > 1:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from tasks.contracts import Message
 from tasks.errors import AggregationError
@@ -46,6 +46,10 @@ class AdaptiveNorm(Message):
     def after(self, bound: float, share: float) -> float:
         """The next bound, from this one and the share of norms that were within it."""
         return min(max(next_bound(bound, share, self.quantile, self.rate or RATE), self.least), self.most)
+
+
+IN_A_WORD = BeforeValidator(lambda value: {} if value == "adaptive" else value)
+"""Of a number that may also adapt: `adaptive` alone means all of AdaptiveNorm's defaults."""
 
 
 def is_within(norm: float, bound: float) -> bool:

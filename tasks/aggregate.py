@@ -34,7 +34,7 @@ from tasks.plan import RoundPlan
 from tasks.recent import recent_records
 from tasks.staleness import weight
 from tasks.stepterms import descent_for
-from tasks.sums import Total, mean_of, numbers_of, share_within, sums_of
+from tasks.sums import Total, counted, mean_of, numbers_of, share_within, sums_of
 from tasks.walked import Walked, keep_tail, mean_of_tails, rounds_averaged
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ class Candidate(NamedTuple):
     steps: Mapping[str, int] = NO_STEPS  # in how many of them each site was
     without: tuple[Candidate, ...] = ()  # the same, each but for one group, where sites vote on groups
     voters: int | None = None  # and how many have
+    counted: float | None = None  # what its sites count together, where they count by their records
 
     @property
     def cohort(self) -> tuple[str, ...]:
@@ -110,7 +111,7 @@ def aggregate(
     if sum(collected.answers.get(answer.site) is answer for answer in taken) < plan.study.needed:
         raise QuorumError(
             f"round {plan.round}: {len(taken)} updates are still what they were when they were checked, the quorum "
-            f"is {plan.study.needed}. Nothing was combined; fedrounds run resume {plan.manifest.run}"
+            f"is {plan.study.needed}. Nothing was combined; {hub.command('run', 'resume', plan.manifest.run)}"
         )
     key, digest = _publish(hub, plan, new)
     rounds = {a.site: a.ticket.round for a in taken}  # in order: the last word of a site counts
@@ -123,6 +124,8 @@ def aggregate(
     counts = {site: walked.walk.steps_of(site) for site in collected.answers} if walked else {}
     whole = Candidate(key, digest, rounds, folded, summed, groups, share, began_at, hub.now(), steps, counts)
     published = ((*_publish(hub, plan, parameters.add(base, one.update)), one.groups) for one in others)
+    if total is not None and plan.study.aggregation.weights:
+        whole = whole._replace(counted=counted(total, plan.study.aggregation))
     without = [whole._replace(key=k, sha256=sha256, groups=seen) for k, sha256, seen in published]
     return whole._replace(without=tuple(without), at=hub.now())
 

@@ -56,6 +56,7 @@ def commit(hub: Hub, plan: RoundPlan, collected: Collected, evaluated: Evaluated
         summed=candidate.summed,
         groups=candidate.groups,
         voters=candidate.voters,
+        counted=candidate.counted,
         lockstep=candidate.lockstep,
         update_norm=plan.update_norm if candidate.within is not None else None,
         within=candidate.within,

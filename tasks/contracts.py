@@ -447,6 +447,9 @@ class RoundRecord(Message):
     summed: Summed | None = Field(default=None, exclude_if=_empty)  # None: the hub had each update by itself
     groups: tuple[GroupSeen, ...] = Field(default=(), max_length=200, exclude_if=_empty)  # of a sum in groups
     voters: int | None = Field(default=None, ge=0, exclude_if=_empty)  # sites that have voted on the groups
+    counted: float | None = Field(
+        default=None, gt=0, exclude_if=_empty
+    )  # what the cohort counts together, by its sum, where sites count by their records
     lockstep: Steps | None = Field(default=None, exclude_if=_empty)  # of a round of several steps
     update_norm: float | None = Field(default=None, gt=0, exclude_if=_empty)  # where it adapts: of this round
     within: float | None = Field(

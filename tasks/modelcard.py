@@ -154,6 +154,7 @@ def round_metrics(record: RoundRecord, spent: Mapping[str, float]) -> dict[str, 
         "round/seconds": record.seconds,
         "round/bytes_up": record.bytes_up,
         "round/update_norm": record.update_norm,
+        "round/counted": record.counted,
         "round/dropped": sum(len(group.sites) for group in record.groups if group.dropped)
         if record.voters
         else None,
@@ -202,7 +203,7 @@ def privacy(study: Study) -> str:
     if terms.mode == "distributed":
         return (
             f"the sums that a whole run shows are differentially private, epsilon at most {terms.epsilon:g} at delta "
-            f"{terms.delta:g} against the hub and {study.missing} of the sites; each site adds a share of the noise, "
+            f"{terms.delta:g} against the hub{talking(study)}; each site adds a share of the noise, "
             f"and against the hub and all other sites together less is left (dp/epsilon_all_others)"
             + (f"; a sum is of {study.local_steps} local steps, with noise for as many" if many else "")
         )
@@ -210,6 +211,11 @@ def privacy(study: Study) -> str:
         f"what each site sends in a whole run is differentially private by itself, "
         f"epsilon at most {terms.epsilon:g} at delta {terms.delta:g}, noise added at the site"
     )
+
+
+def talking(study: Study) -> str:
+    """Who may talk to the hub while the epsilon of mode distributed holds: ` and 2 of the sites`, or nobody."""
+    return f" and {study.missing} of the sites" if study.missing else ""
 
 
 def figures(metrics: Metrics) -> str:

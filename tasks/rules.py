@@ -7,11 +7,11 @@ study whose updates are only seen as sums is refused before it begins.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from tasks.adaptive import AdaptiveNorm
+from tasks.adaptive import IN_A_WORD, AdaptiveNorm
 from tasks.contracts import Message
 from tasks.weights import RecordWeights
 
@@ -41,16 +41,11 @@ class Aggregation(Message):
     """
 
     rule: RuleName = "mean"
-    update_norm: Annotated[float, Field(ge=1e-9, le=1e9)] | AdaptiveNorm | None = None
+    update_norm: Annotated[Annotated[float, Field(ge=1e-9, le=1e9)] | AdaptiveNorm | None, IN_A_WORD] = None
     trim: float | None = Field(default=None, gt=0, lt=0.5)
     groups: bool | None = None
     validation: Literal["leave_one_out"] | None = None
     weights: RecordWeights | None = None
-
-    @field_validator("update_norm", mode="before")
-    @classmethod
-    def _in_a_word(cls, value: Any) -> Any:
-        return {} if value == "adaptive" else value
 
     @property
     def adaptive(self) -> AdaptiveNorm | None:
@@ -95,6 +90,11 @@ class Aggregation(Message):
         if self.weights and self.rule != "mean":
             raise ValueError(
                 f"weights are of rule mean: in rule {self.rule} a heavy site could be the wrong one; remove one of them"
+            )
+        if self.weights and self.update_norm is None:
+            raise ValueError(
+                "weights need update_norm: without a bound a site makes its update as long as it likes, and what it "
+                "counts limits nothing; add update_norm: adaptive, or a number (twice the norm of an honest update)"
             )
         return self
 

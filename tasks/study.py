@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from tasks.adaptive import AdaptiveNorm
+from tasks.adaptive import IN_A_WORD, AdaptiveNorm
 from tasks.cohort import Asynchronous, Cohort, CoolDown
 from tasks.contracts import Message, Name
 from tasks.rules import Aggregation
@@ -77,15 +77,10 @@ class Privacy(Message):
     mode: Literal["local", "distributed", "none"]
     epsilon: float | None = Field(default=None, gt=0)
     delta: float | None = Field(default=None, gt=0, lt=1)
-    clip_norm: Annotated[float, Field(ge=1e-6, le=1e6)] | AdaptiveNorm | None = None
+    clip_norm: Annotated[Annotated[float, Field(ge=1e-6, le=1e6)] | AdaptiveNorm | None, IN_A_WORD] = None
     people: int | None = Field(default=None, ge=1, le=10**12)
     missing: int | None = Field(default=None, ge=0, le=50)
     steps: int | None = Field(default=None, ge=1, le=MOST_SUMS)
-
-    @field_validator("clip_norm", mode="before")
-    @classmethod
-    def _in_a_word(cls, value: Any) -> Any:
-        return {} if value == "adaptive" else value
 
     @property
     def adaptive_clip(self) -> AdaptiveNorm | None:
@@ -274,10 +269,9 @@ class Study(Message):
                 "local.epochs lead to the mean of all sites; remove them and take more rounds, or remove aggregation"
             )
         if not self.may_be_lost <= self.missing <= self.sums[0] / 2:
-            cure = "raise secure_aggregation." + ("min_cohort" if self.aggregation.groups else "threshold")
             raise ValueError(
                 f"privacy.missing {self.missing}: expected at least the {self.may_be_lost} sites that may be missing "
-                f"in a sum, and at most half of the {self.sums[0]}; correct it, or {cure}"
+                f"in a sum, and at most half of the {self.sums[0]}; correct it{self._other_cure()}"
             )
         most = self.secure_aggregation.most_steps(self.asked)
         if self.steps > most:
@@ -285,6 +279,19 @@ class Study(Message):
                 f"privacy.steps {self.steps}: keys for a round of {self.asked} sites are made for {most} steps at "
                 f"most; take more rounds of fewer steps"
             )
+
+    def _other_cure(self) -> str:
+        """What else makes `privacy.missing` possible, where anything does with these sites."""
+        if self.missing < self.may_be_lost:  # a sum must not be smaller then
+            return ", or raise secure_aggregation." + (
+                "min_cohort" if self.aggregation.groups else "threshold"
+            )
+        larger = 2 * self.missing  # sites of a sum that bears it
+        if not self.aggregation.groups:
+            return f", or ask {larger} sites"
+        needed = self.aggregation.least_groups * larger
+        cure = f"raise secure_aggregation.min_cohort to {larger}"
+        return f", or {cure}" if self.asked >= needed else f" ({cure} needs {needed} sites)"
 
     def words(self, numbers: int) -> int:
         """How many words of a secure sum an update of so many numbers has, with what is said beside it."""

@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from flows.studyfile import load_study_file
+    from tasks.modelcard import talking
 
     study = load_study_file(args.file)
     if args.json:
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     elif privacy.mode == "distributed":
         print(
             f"  privacy  distributed: the sums of a whole run are ({privacy.epsilon:g}, {privacy.delta:g})-DP "
-            f"against the hub and {study.missing} of the sites, clip norm {privacy.first_clip:g}"
+            f"against the hub{talking(study)}, clip norm {privacy.first_clip:g}"
         )
         for line in _advice(study):
             print(f"           {line}")
@@ -173,7 +174,8 @@ def _taking_part(study: Study) -> list[str]:
     lines, cohort, n = [], study.cohort, len(study.sites)
     if not cohort.is_all:
         drawn = f"{cohort.asked(n)} of {n}, drawn from seed, run and round"
-        lines.append(f"each round needs {cohort.size(n)} updates and asks {drawn}")
+        least = f"; {study.needed} are enough when time is over" if study.needed < cohort.size(n) else ""
+        lines.append(f"each round asks {drawn}, and waits for {cohort.size(n)} updates{least}")
     if study.asynchronous:
         lines.append(f"asynchronous: a round with every {study.asynchronous.buffer} updates")
     if study.grace is not None:

@@ -75,8 +75,8 @@ def find(
     total = sum(len(c.inside) for c in canaries.values())
     if total < FEWEST or any(c.inside.sum() < 2 or (~c.inside).sum() < 2 for c in canaries.values()):
         raise PrivacyError(
-            f"{total} canaries at {len(canaries)} sites are too few; plant at least {FEWEST}, and some more at "
-            f"each site"
+            f"{total} canaries at {len(canaries)} sites are too few: {FEWEST} must be looked at, some of each site in "
+            f"and some out, and those among held-out records cannot be; plant {max(2 * FEWEST, 20 * len(canaries))}"
         )
     most = mu_of(max(epsilon[site] for site in canaries), delta)
     alike = {site: _standardised(c) for site, c in canaries.items()}

@@ -156,8 +156,9 @@ def test_a_hub_with_groups_other_than_the_draw_gets_no_vector_for_them(tmp_path,
         ({"sites": TWELVE, "privacy": {"missing": 0}}, "at least the 1 sites that may be missing"),
         (
             {"sites": TWELVE, "privacy": {"missing": 3}},
-            "at most half of the 4; .* secure_aggregation.min_cohort",
+            r"at most half of the 4; correct it \(raise secure_aggregation.min_cohort to 6 needs 18 sites\)",
         ),
+        ({"privacy": {"missing": 2}}, r"correct it \(.*min_cohort to 4 needs 12 sites\)"),
     ],
 )
 def test_what_does_not_go_with_groups_is_refused_before_anything_moves(changes, says):

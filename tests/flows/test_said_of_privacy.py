@@ -12,7 +12,9 @@ from flows.results import results
 from flows.show import result_table
 from simulation.federation import Federation
 from sites.settings import load_site
-from tests.federation import SITES, a_study, write_site
+from sites.terms import _privacy
+from tasks.modelcard import privacy
+from tests.federation import NINE, SITES, a_study, write_site
 
 PRIVACY = {"mode": "distributed", "epsilon": 1.0, "delta": 1e-5, "clip_norm": 1.0, "people": 400}
 FOUR = (*SITES, "west")
@@ -38,6 +40,24 @@ def test_the_result_says_against_whom_its_epsilon_is(tmp_path):
 
     assert "ε spent is against the hub and 1 of the other sites" in text
     assert "against the hub alone it is 1.000, against the hub and all other sites together 1.8" in text
+
+
+def test_nobody_is_counted_who_is_not_there(tmp_path, capsys):
+    """Nine sites in groups of three lose none: `and 0 of the sites` would be no sentence."""
+    nine = shared(
+        sites=NINE,
+        quorum=7,
+        aggregation={"rule": "median", "groups": True},
+        privacy=PRIVACY | {"people": 900},
+    )
+    file = tmp_path / "study.yaml"
+    file.write_text(nine.model_dump_json(exclude_none=True))
+
+    assert main(["study", "check", str(file)]) == 0
+    said = [*capsys.readouterr().out.splitlines(), privacy(nine)]
+    said += _privacy(nine, load_site(write_site(tmp_path, "s0")))
+    assert any("-DP against the hub, clip norm 1" in line for line in said)
+    assert not [line for line in said if " 0 of the " in line]
 
 
 def test_of_mode_local_nothing_is_added(tmp_path):

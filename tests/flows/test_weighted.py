@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from flows.cli import main
 from infra.store import open_store
@@ -60,6 +61,7 @@ def test_the_model_moves_by_the_mean_in_which_sites_count_by_their_records(tmp_p
 
     assert counts["west"] == 4.0 and counts["east"] == 0.48
     assert np.abs(moved - total).max() < 1e-6
+    assert record.counted == pytest.approx(sum(counts.values()), abs=1e-4)
     assert np.abs(moved - np.mean([parameters.flat(u) for u in updates.values()], axis=0)).max() > 1e-3
     assert all(site.records is None for site in record.sites.values())
 
@@ -67,7 +69,11 @@ def test_the_model_moves_by_the_mean_in_which_sites_count_by_their_records(tmp_p
 def test_study_check_says_what_a_site_counts(tmp_path, capsys):
     """And what becomes known of it."""
     file = tmp_path / "study.yaml"
-    file.write_text(secure(aggregation={"weights": WEIGHTS.model_dump()}).model_dump_json(exclude_none=True))
+    file.write_text(
+        secure(aggregation={"update_norm": BOUND, "weights": WEIGHTS.model_dump()}).model_dump_json(
+            exclude_none=True
+        )
+    )
 
     assert main(["study", "check", str(file)]) == 0
     said = capsys.readouterr().out

@@ -52,7 +52,7 @@ def a_sum(*words, sites=("a", "b", "c", "d")):
 
 def test_the_hub_divides_by_what_all_count_together():
     """It is the last word of the sum, or the last but the bit of an adaptive bound."""
-    fixed = Aggregation(weights={"per": 100})
+    fixed = Aggregation(weights={"per": 100}, update_norm=9.0)
     adaptive = Aggregation(weights={"per": 100}, update_norm="adaptive")
     base = {"w": np.zeros(2, np.float32)}
 
@@ -64,7 +64,9 @@ def test_the_hub_divides_by_what_all_count_together():
 @pytest.mark.parametrize(("claimed", "counts"), [(-7.0, 0.04), (0.0, 0.04), (1e9, 6.0)])
 def test_a_liars_word_makes_the_mean_neither_endless_nor_nothing(claimed, counts):
     """Other code at a site can say anything; what four sites can count together is in the study."""
-    assert counted(a_sum(1, claimed), Aggregation(weights={"per": 100})) == pytest.approx(counts)
+    assert counted(a_sum(1, claimed), Aggregation(weights={"per": 100}, update_norm=9.0)) == pytest.approx(
+        counts
+    )
 
 
 def test_the_gate_holds_a_site_to_its_weight():
@@ -89,10 +91,12 @@ def test_the_gate_holds_a_site_to_its_weight():
             "weights are of rule mean",
         ),
         ({"secure_aggregation": {"on": True, "bound": 1.0}}, "secure_aggregation.bound is 1"),
+        ({"aggregation": {"weights": {"per": 100}}}, "weights need update_norm"),
     ],
 )
 def test_what_does_not_go_together_is_refused(changes, says):
     """Each with its cure."""
-    terms = {"secure_aggregation": {"on": True}, "quorum": 3, "aggregation": {"weights": {"per": 100}}}
+    counting = {"weights": {"per": 100}, "update_norm": BOUND}
+    terms = {"secure_aggregation": {"on": True}, "quorum": 3, "aggregation": counting}
     with pytest.raises(ValueError, match=says):
         a_study(**terms | changes)
