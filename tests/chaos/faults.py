@@ -7,9 +7,10 @@ passages are drawn, so that a seed fixes a table.
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from infra.serverfiles import MLFLOW, PREFECT
@@ -32,6 +33,7 @@ from tests.chaos.plays import (
     kill_hub,
     pause_agent,
     pause_hub,
+    stays_away,
     store_away,
 )
 from tests.chaos.points import (
@@ -42,16 +44,18 @@ from tests.chaos.points import (
     SITE_POINTS,
     Point,
 )
-from tests.federation import SITES
+from tests.federation import FOUR, SITES
 from tests.services.ceph import missing_programs
 
-PLAIN, SERVERS, NETWORK = "plain", "servers", "network"
+PLAIN, SERVERS, NETWORK, LOSING = "plain", "servers", "network", "losing"
 USUAL_S = {
     PLAIN: 3.0,
     SERVERS: 6.0,
     NETWORK: 6.0,
+    LOSING: 8.0,
 }  # about what an undisturbed run takes: times are drawn from it
 STEP_S = 0.1  # that a step in lockstep adds, on a machine that does other work too
+AWAY_S = 20.0, 40.0  # longer than it takes a losing world to call a site silent
 SKEW_S = 40.0  # far inside the deadline of a round
 
 PASSAGES = {  # how often a run of three rounds and three sites passes a point at least
@@ -100,6 +104,38 @@ def all_faults(draw: random.Random, rounds: int = 3, steps: int = 1) -> list[Fau
     return kinds
 
 
+def losses(draw: random.Random, rounds: int = 3, steps: int = 1) -> list[Fault]:
+    """One of each kind of a world that loses a site: for good, or for longer than a phase of a round waits for it."""
+    usual = USUAL_S[LOSING] + (STEP_S * rounds * steps if steps > 1 else 0.0)
+    points = [(name, _passage(name, draw, rounds)) for name in SITE_POINTS]
+    hub_points = [(name, _passage(name, draw, rounds)) for name in HUB_POINTS if " lease" not in name]
+    if steps > 1:
+        points += [(name, _step_passage(name, draw, rounds * steps)) for name in SITE_LOCKSTEP_POINTS]
+        hub_points += [(name, _step_passage(name, draw, rounds * steps)) for name in HUB_LOCKSTEP_POINTS]
+    kinds = list[Row]()
+    for away, for_s in (("lost", math.inf), ("away", draw.uniform(*AWAY_S))):
+        for name, point in points:
+            site = draw.choice(FOUR)
+            kinds.append(("agent", f"{away} {name}", stays_away(site, for_s, at_point(site, point))))
+        for other in ("", "hub", "agent", "child"):
+            site, second = draw.sample(FOUR, 2)
+            falls = stays_away(site, for_s, kill_agents((site,), draw.uniform(0.0, usual)))
+            then = {
+                "hub": kill_hub(draw.uniform(0.0, usual)),
+                "agent": kill_agents((second,), draw.uniform(0.0, usual)),
+                "child": kill_below(second, draw.uniform(0.0, usual), job=True),
+            }
+            if other:
+                kinds.append((f"agent + {other}", f"{away}, and kill -9", both(falls, then[other])))
+            else:
+                kinds.append(("agent", away, falls))
+        name, point = draw.choice(hub_points)
+        site = draw.choice(FOUR)
+        falls = stays_away(site, for_s, kill_agents((site,), draw.uniform(0.0, usual)))
+        kinds.append(("agent + hub", f"{away}, and kill {name}", both(falls, at_point("hub", point))))
+    return [Fault(LOSING, *each) for each in kinds]
+
+
 def impossible(fault: Fault) -> str | None:
     """Why this machine cannot play a fault; None where it can."""
     if fault.name == "disk full":
@@ -110,12 +146,17 @@ def impossible(fault: Fault) -> str | None:
     return None
 
 
-def chosen(runs: int, seed: int, rounds: int = 3, steps: int = 1) -> list[Fault]:
+KindsOf = Callable[[random.Random, int, int], list[Fault]]
+
+
+def chosen(
+    runs: int, seed: int, rounds: int = 3, steps: int = 1, kinds_of: KindsOf = all_faults
+) -> list[Fault]:
     """`runs` faults: every kind in turn, in an order and with details that the seed fixes."""
     draw = random.Random(seed)
     found: list[Fault] = []
     while len(found) < runs:
-        kinds = all_faults(draw, rounds, steps)
+        kinds = kinds_of(draw, rounds, steps)
         draw.shuffle(kinds)
         found += kinds
     return found[:runs]
@@ -134,9 +175,8 @@ def _points(draw: random.Random, rounds: int) -> Iterator[Row]:
 def _lockstep_points(draw: random.Random, steps: int) -> Iterator[Row]:
     for component, names in {"hub": HUB_LOCKSTEP_POINTS, "agent": SITE_LOCKSTEP_POINTS}.items():
         for name in names:
-            often = PASSAGES_OF_A_STEP[name.partition(" ")[2]] * steps
             who = "hub" if component == "hub" else draw.choice(SITES)
-            yield component, f"kill {name}", at_point(who, Point(name, draw.randint(1, often)))
+            yield component, f"kill {name}", at_point(who, _step_passage(name, draw, steps))
 
 
 def _plain(draw: random.Random, usual: dict[str, float]) -> Iterator[Row]:
@@ -225,6 +265,10 @@ def _pairs(kills: dict[str, Play]) -> Iterator[Row]:
     """Every two of them, each at its own time."""
     for one, other in itertools.combinations(kills, 2):
         yield f"{one} + {other}", "kill -9 both", both(kills[one], kills[other])
+
+
+def _step_passage(name: str, draw: random.Random, steps: int) -> Point:
+    return Point(name, draw.randint(1, PASSAGES_OF_A_STEP[name.partition(" ")[2]] * steps))
 
 
 def _passage(name: str, draw: random.Random, rounds: int) -> Point:

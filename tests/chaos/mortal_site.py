@@ -1,4 +1,4 @@
-"""`fedrounds-site start` that may end at a commit point: python -m tests.chaos.mortal_site CONFIG POINT_FILE"""
+"""`fedrounds-site start` that may end at a commit point: python -m tests.chaos.mortal_site CONFIG POINT_FILE PRESENCE_S"""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from tests.chaos.clocks import bend
 from tests.chaos.points import SITE_KEYS, SITE_STEP_KEYS, Armed, MortalStore
 
 
-def main(config: str, point: str) -> int:
+def main(config: str, point: str, presence_s: str) -> int:
     bend(Path(point).with_suffix(".clock"))  # before anything takes the right clock as a default
-    from sites import cli, ledgerfile, loop, outbox
+    from sites import agent, cli, ledgerfile, loop, outbox
     from sites.audit import Audit
     from sites.egress import Egress
     from sites.journal import Journal
     from sites.ledger import Ledger
     from sites.outbox import Outbox
 
+    agent.PRESENCE_EVERY_S = float(presence_s)
     armed = Armed(Path(point))
     opened, written = loop.store_of, outbox.write_durably
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 from tests.chaos import disks
+from tests.chaos.losing import LosingWorld
 from tests.chaos.points import Point
 from tests.chaos.world import LEASE_S, World
 
@@ -106,6 +107,16 @@ def pause_agent(site: str, moment: float, seconds: float) -> Play:
             yield from after(seconds)
         finally:
             agent.send_signal(signal.SIGCONT)
+
+    return play
+
+
+def stays_away(site: str, seconds: float, falls: Play) -> Play:
+    """The site falls as `falls` says, and does not come back before so many seconds; `math.inf`: in this run."""
+
+    def play(world: LosingWorld) -> Going:
+        world.stay_away(site, seconds)
+        yield from falls(world)
 
     return play
 

@@ -6,6 +6,8 @@ Results are kept line by line: the same command with the same --results goes on
 where it was ended, and `--world` plays only the runs of one world. `--terms` change the
 study; with `{"privacy": {"mode": "distributed", ..., "steps": 20}}` its rounds are steps
 in lockstep, which are killed at commit points of their own too (docs/operations.md).
+`--world losing` has faults of its own: one of four sites falls and stays away, for good or
+for longer than it is waited for, alone or while hub or another site falls.
 """
 
 from __future__ import annotations
@@ -25,13 +27,19 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.commands.foreground import polite_end
-from tests.chaos.faults import NETWORK, PLAIN, SERVERS, Fault, chosen, impossible
+from tests.chaos.faults import LOSING, NETWORK, PLAIN, SERVERS, Fault, all_faults, chosen, impossible, losses
 from tests.chaos.invariants import violations
+from tests.chaos.losing import LosingWorld
 from tests.chaos.plays import nothing
 from tests.chaos.world import Stuck, World, study_of
 from tests.chaos.worlds import NetworkWorld, ServersWorld
 
-WORLDS: dict[str, type[World]] = {PLAIN: World, SERVERS: ServersWorld, NETWORK: NetworkWorld}
+WORLDS: dict[str, type[World]] = {
+    PLAIN: World,
+    SERVERS: ServersWorld,
+    NETWORK: NetworkWorld,
+    LOSING: LosingWorld,
+}
 RUNS_PER_WORLD = 25  # then with new agents and empty ledgers
 
 
@@ -109,7 +117,7 @@ def main() -> int:
     )
     args = parser.parse_args()
     folder = args.folder or Path(mkdtemp(prefix="chaos-"))
-    many = dict(enumerate(_drawn(args.runs * 100 if args.only else args.runs, args.seed, args.terms), 1))
+    many = dict(enumerate(_drawn(args.runs * 100 if args.only else args.runs, args), 1))
     asked = [n for n, f in many.items() if args.only in f.title and args.world in (None, f.world)]
     left_out = Counter(why for n in asked if (why := impossible(many[n])))
     results = _read(args.results)
@@ -128,12 +136,12 @@ def main() -> int:
     return 0
 
 
-def _drawn(runs: int, seed: int, terms: dict[str, Any]) -> list[Fault]:
+def _drawn(runs: int, args: argparse.Namespace) -> list[Fault]:
     """The faults of a seed; where the study has several steps in a round, those of lockstep among them."""
-    study = study_of(terms)
+    study, kinds = study_of(args.terms), losses if args.world == LOSING else all_faults
     if study.steps == 1:
-        return chosen(runs, seed)
-    return chosen(runs, seed, study.rounds, study.steps)
+        return chosen(runs, args.seed, kinds_of=kinds)
+    return chosen(runs, args.seed, study.rounds, study.steps, kinds)
 
 
 def _read(file: Path | None) -> list[Result]:

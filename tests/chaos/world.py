@@ -1,8 +1,8 @@
-"""A hub's flow and three agents as real processes, kept alive as systemd would, for one run after another.
+"""A hub's flow and its agents as real processes, kept alive as systemd would, for one run after another.
 
 Agents stay warm between runs. Whatever ends in a run is started again at once;
 a fault (faults.py) decides what ends, stops or goes away, and when. This world
-has a directory as its store and no server; others are in worlds.py.
+has three sites, a directory as its store and no server; others are in worlds.py and losing.py.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ import psutil
 from infra.hub import Hub
 from simulation.acquaint import acquaint
 from simulation.approving import approve_everywhere
+from sites.agent import PRESENCE_EVERY_S
 from sites.settings import load_site
 from tasks import layout
 from tasks.card import publish_card
-from tasks.contracts import RoundRecord
+from tasks.contracts import SILENT_S, RoundRecord
 from tasks.propose import propose
 from tasks.study import Study
 from tests.chaos import disks
 from tests.chaos.clocks import set_off
 from tests.chaos.points import Point, arm
 from tests.chaos.processes import below, end, members
-from tests.federation import SITES, a_study, write_site
+from tests.federation import a_study, write_site
 
 ROOT = Path(__file__).resolve().parents[2]
 LEASE_S = 3.0  # in production a minute: the harness waits for it often
@@ -61,6 +62,8 @@ def study_of(terms: dict[str, Any]) -> Study:
 class World:
     """Hub and agents of one folder; a context manager that leaves no process behind."""
 
+    loses = False  # a site may stay away: rounds and sums are then of the others
+    silent_s, presence_s = SILENT_S, PRESENCE_EVERY_S
     excused = frozenset(
         {0, 130, LEASE_LOST, -signal.SIGKILL, -signal.SIGTERM}
     )  # the last: it had not begun yet
@@ -127,14 +130,16 @@ class World:
         self.hit_at = self.hit_at or time.monotonic()
 
     def start_hub(self) -> subprocess.Popen[bytes]:
-        facts = (self.hub.directory, self.folder / "study.json", self.run, self.folder / "hub.point", LEASE_S)
-        hub = self._start("hub", "tests.chaos.mortal_hub", *map(str, facts))
+        facts = (self.hub.directory, self.folder / "study.json", self.run, self.folder / "hub.point")
+        hub = self._start("hub", "tests.chaos.mortal_hub", *map(str, (*facts, LEASE_S, self.silent_s)))
         self.hubs.append(hub)
         return hub
 
     def start_agent(self, site: str) -> None:
         config, point = self.folder / "files" / f"{site}.yaml", self.folder / f"{site}.point"
-        self.agents[site] = self._start(site, "tests.chaos.mortal_site", str(config), str(point))
+        self.agents[site] = self._start(
+            site, "tests.chaos.mortal_site", *map(str, (config, point, self.presence_s))
+        )
 
     def arm(self, who: str, point: Point) -> None:
         """`who`: hub or a site."""
@@ -174,14 +179,14 @@ class World:
         self._serve()
         self.hub.save()
         publish_card(self.hub)
-        for site in SITES:
+        for site in self.study.sites:
             acquaint(self.hub, load_site(self._site_file(site)))
             self.start_agent(site)
         (self.folder / "study.json").write_bytes(self.study.to_bytes())
-        files = [load_site(self.folder / "files" / f"{site}.yaml") for site in SITES]
+        files = [load_site(self.folder / "files" / f"{site}.yaml") for site in self.study.sites]
         approve_everywhere(files, self.study, propose(self.hub, self.study))
         until = time.monotonic() + RUN_LIMIT_S
-        while any(self.hub.store.get(layout.card_key(site)) is None for site in SITES):
+        while any(self.hub.store.get(layout.card_key(site)) is None for site in self.study.sites):
             if time.monotonic() > until or any(agent.poll() is not None for agent in self.agents.values()):
                 raise Stuck(f"agents did not start; look into {self.folder}")
             time.sleep(0.1)
@@ -189,7 +194,7 @@ class World:
     def _mount(self) -> None:
         if disks.why_not() is None:
             mounted = self._stack.enter_context(disks.Disks())
-            for who in ("store", *SITES):
+            for who in ("store", *self.study.sites):
                 mounted.add(self.disk(who), DISK_MIB)
 
     def _serve(self) -> None:

@@ -27,7 +27,6 @@ from tasks.contracts import RoundRecord
 from tests.chaos import disks
 from tests.chaos.cables import Cabled
 from tests.chaos.world import LOOK_S, ROUNDS, RUN_LIMIT_S, Stuck, World
-from tests.federation import SITES
 from tests.services.ceph import Ceph, serve_s3
 from tests.services.namespaces import STORE
 
@@ -76,7 +75,7 @@ class ServersWorld(World):
             yield f"MLflow shows other parameters: {shown}"
         runs = tracking.runs(tracking.experiment(self.study.name, {}), {"run": self.run})
         named = sorted(run.tags.get("site", "") for run in runs)
-        if named != sorted(["", *SITES]):
+        if named != sorted(["", *self.study.sites]):
             yield f"MLflow has runs of {named}"
         states = {run.tags.get("state") for run in runs if "site" not in run.tags}
         if states != {"FINISHED"}:
@@ -129,7 +128,7 @@ class NetworkWorld(World):
         """The store has no folder here; sites' disks are filled in the plain world."""
 
     def _serve(self) -> None:
-        self.machines = self._stack.enter_context(Cabled(["hub", *SITES]))
+        self.machines = self._stack.enter_context(Cabled(["hub", *self.study.sites]))
         self._stack.enter_context(
             self.machines.inside("store")
         )  # the harness looks at the store from beside it

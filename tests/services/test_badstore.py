@@ -34,6 +34,7 @@ class Stage(NamedTuple):
     study: Study
     run: str
     lost: Mapping[str, int] = MappingProxyType(dict.fromkeys(SITES, 0))
+    loses: bool = False
 
     def orphans(self) -> list[int]:
         return []
