@@ -36,8 +36,8 @@ from simulation.deployment import deployment
 from sites.settings import load_site
 from tasks.begin import new_run_name
 from tasks.commit import load_records
-from tasks.contracts import RoundRecord
 from tasks.propose import propose
+from tasks.records import RoundRecord
 
 START = "ticket written → child's first line"
 HEAR = "receipt written → hub knows"

@@ -11,8 +11,8 @@ from infra.errors import InfraError
 from infra.hub import Hub
 from infra.orchestrator import reconcile
 from tasks import layout
-from tasks.contracts import RunEnd
 from tasks.lease import holder
+from tasks.records import RunEnd
 
 ENDING_S = 10.0  # a flow that has given its lease back may take so long to say that it is done
 

@@ -6,10 +6,10 @@ import logging
 
 from flows.round import federated_round
 from infra.hub import Hub
-from tasks.contracts import RoundRecord
 from tasks.errors import QuorumError
 from tasks.going import keep_going
 from tasks.lease import keep
+from tasks.records import RoundRecord
 from tasks.study import Study
 
 log = logging.getLogger(__name__)

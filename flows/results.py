@@ -14,16 +14,9 @@ from tasks import layout, participation
 from tasks.approval import approval_of, approved_at
 from tasks.begin import load_manifest, load_study
 from tasks.commit import load_records
-from tasks.contracts import (
-    Metrics,
-    Paused,
-    Registered,
-    RoundRecord,
-    RunEnd,
-    RunManifest,
-    SiteRound,
-)
+from tasks.contracts import Metrics, RunManifest
 from tasks.lease import holder
+from tasks.records import Paused, Registered, RoundRecord, RunEnd, SiteRound
 
 _SPENT = (
     "epsilon",

@@ -13,13 +13,14 @@ from flows.views import unless_away
 from infra.hub import Hub
 from infra.orchestrator import subflow
 from tasks.aggregate import aggregate
+from tasks.codes import Operation
 from tasks.collect import collect
 from tasks.commit import commit, forget_others, sweep
-from tasks.contracts import Operation, RoundRecord
 from tasks.dispatch import ask_again, dispatch
 from tasks.evaluate import evaluate
 from tasks.lockstep import walk_round
 from tasks.plan import plan_round
+from tasks.records import RoundRecord
 from tasks.register import register_all
 from tasks.report import report
 from tasks.seats import take_seats

@@ -12,9 +12,11 @@ from rich.text import Text
 from infra.hub import Hub
 from tasks import layout
 from tasks.begin import load_manifest, load_study
-from tasks.contracts import Metrics, Operation, Progress, RoundRecord, SiteRound, Ticket
+from tasks.codes import Operation
+from tasks.contracts import Metrics, Progress, Ticket
 from tasks.participation import cause, headline
 from tasks.recent import recent_records
+from tasks.records import RoundRecord, SiteRound
 from tasks.registry import site_card
 from tasks.sealed import open_from_site
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from sites.proposals import Version, of_study
 from sites.settings import Site
 from sites.voting import approvals_of, approve, whoever
-from tasks.contracts import Proposal
+from tasks.proposal import Proposal
 from tasks.study import Study
 
 

@@ -26,7 +26,7 @@ from sites.settings import Site
 from tasks import layout
 from tasks.begin import new_run_name
 from tasks.card import publish_card
-from tasks.contracts import Proposal
+from tasks.proposal import Proposal
 from tasks.study import Study
 
 IDLE_STEP_S = 5.0  # how far time jumps when no site has anything to do

@@ -28,13 +28,14 @@ from sites.sources import read
 from tasks import layout, parameters
 from tasks.aggregation.descent import last_half, total_of
 from tasks.begin import load_manifest
+from tasks.codes import Operation
 from tasks.collect import load_parameters
-from tasks.contracts import Operation, RoundRecord
 from tasks.errors import ContractError
 from tasks.learning.split import held_out
 from tasks.parameters import Parameters
 from tasks.privacy.onerun import Canaries
 from tasks.privacy.shared import mechanism_of
+from tasks.records import RoundRecord
 from tasks.registry import site_card
 from tasks.secagg.fixedpoint import Words, word_type
 from tasks.secagg.keys import MaskSeeds

@@ -39,7 +39,8 @@ from sites.verify import check_ticket, open_ticket
 from sites.walk import paid_before
 from sites.walks import Walks
 from tasks import layout
-from tasks.contracts import PROTOCOL, WORK, Code, Presence, Receipt, Ticket
+from tasks.codes import WORK, Code
+from tasks.contracts import PROTOCOL, Presence, Receipt, Ticket
 from tasks.errors import RefusedError
 
 log = logging.getLogger(__name__)

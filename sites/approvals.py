@@ -27,7 +27,8 @@ from sites.chain import BrokenChainError, Head
 from sites.outbox import write_durably
 from sites.policyterms import Approval
 from sites.votes import Standing, Vote, borne_out, count
-from tasks.contracts import Code, Message, Sha256
+from tasks.codes import Code
+from tasks.contracts import Message, Sha256
 from tasks.errors import RefusedError
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, TypeAdapter
 
 from sites.policyterms import Person
-from tasks.contracts import Code, Message, Name, Operation, PublicKey, Sha256, Ticket
+from tasks.codes import Code, Operation
+from tasks.contracts import Message, Name, PublicKey, Sha256, Ticket
 
 Version = Annotated[str, StringConstraints(max_length=40)]
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._/-]{1,500}$")]  # of the object store

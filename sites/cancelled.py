@@ -11,7 +11,8 @@ from pathlib import Path
 from infra.errors import SealError
 from infra.signing import unseal
 from sites.mailbox import Mailbox
-from tasks.contracts import Cancel, Card, Code
+from tasks.codes import Code
+from tasks.contracts import Cancel, Card
 from tasks.errors import RefusedError
 
 LOOK_S = 1.0  # between two looks into the mailbox for one run

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sites.job import Beat, Watch
 from sites.policyterms import Caps
-from tasks.contracts import Code
+from tasks.codes import Code
 from tasks.errors import RefusedError
 
 LOOK_EVERY_S = 0.5  # at the folder

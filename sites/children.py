@@ -22,7 +22,7 @@ from sites.caps import ended_with
 from sites.job import Beat, Session, Watch
 from sites.sandbox import clean
 from sites.warmsession import WarmSession
-from tasks.contracts import Code, Isolation
+from tasks.codes import Code, Isolation
 from tasks.errors import RefusedError
 
 log = logging.getLogger(__name__)

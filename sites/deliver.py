@@ -27,7 +27,8 @@ from sites.journal import Bound
 from sites.mending import mend
 from tasks import layout
 from tasks.beats import Said
-from tasks.contracts import Card, Code, Message, Presence, Progress, Receipt, Ticket
+from tasks.codes import Code
+from tasks.contracts import Card, Message, Presence, Progress, Receipt, Ticket
 from tasks.errors import ContractError
 from tasks.membership import Enrolment, Succession
 

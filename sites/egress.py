@@ -24,7 +24,8 @@ from sites.ledger import Ledger, Row
 from sites.outbox import Outbox
 from sites.payload import read_tensors
 from tasks import layout
-from tasks.contracts import Operation, Receipt, Update
+from tasks.codes import Operation
+from tasks.contracts import Receipt, Update
 from tasks.errors import ContractError
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import math
 
 from sites.payload import WORD_BYTES, form_of, norm, read_tensors, word_norm
 from sites.policyterms import Policy
-from tasks.contracts import Code
+from tasks.codes import Code
 from tasks.errors import ContractError, RefusedError
 from tasks.privacy.counted import split
 from tasks.privacy.distributed import Mechanism

@@ -14,7 +14,8 @@ from sites.outbox import Answer, Outbox
 from sites.settings import Site
 from sites.stopfile import halted
 from sites.votes import missing_for, rejected_since
-from tasks.contracts import Code, Ticket
+from tasks.codes import Code
+from tasks.contracts import Ticket
 from tasks.errors import RefusedError
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,8 @@ from sites.journal import Bound
 from sites.payload import read_tensors
 from sites.sums import Summing
 from sites.workplace import Workplace
-from tasks.contracts import STATISTICS, Code, Operation, Ticket
+from tasks.codes import Code, Operation
+from tasks.contracts import STATISTICS, Ticket
 from tasks.errors import RefusedError
 from tasks.secagg.keys import MaskSeeds
 from tasks.secagg.messages import SumTerms

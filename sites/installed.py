@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.contracts import Code
+from tasks.codes import Code
 from tasks.errors import RefusedError, StudyError
 from tasks.recipes import recipe_files, recipe_sha256
 

@@ -21,7 +21,8 @@ from infra.errors import FileError
 from sites.plainfile import read_plain
 from sites.policyterms import View
 from sites.settings import Source
-from tasks.contracts import MOST_CANDIDATES, Against, Code, Isolation, Name, Scores
+from tasks.codes import Code, Isolation
+from tasks.contracts import MOST_CANDIDATES, Against, Name, Scores
 from tasks.errors import FederationError, PrivacyError, RecordError, RefusedError, StudyError
 from tasks.privacy.events import GaussianEvent
 from tasks.study import Study

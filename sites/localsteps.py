@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tasks.bands import public_units
-from tasks.contracts import Code
+from tasks.codes import Code
 from tasks.errors import RefusedError
 from tasks.study import Study
 

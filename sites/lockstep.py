@@ -33,7 +33,8 @@ from sites.workplace import Staying, Workplace
 from tasks import layout
 from tasks.bands import public_units
 from tasks.beats import MOST_INLINE_BYTES, Beat, Given, Said
-from tasks.contracts import Card, Code, Spent, Ticket
+from tasks.codes import Code
+from tasks.contracts import Card, Spent, Ticket
 from tasks.errors import ContractError, RefusedError
 from tasks.privacy.distributed import Mechanism
 from tasks.secagg.keys import MaskSeeds

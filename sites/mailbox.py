@@ -11,7 +11,8 @@ import hashlib
 from infra.store.base import Store, Versioned
 from sites.memory import Memory
 from tasks import layout
-from tasks.contracts import Code, Ticket
+from tasks.codes import Code
+from tasks.contracts import Ticket
 from tasks.errors import RefusedError
 from tasks.membership import word_rung
 

@@ -25,7 +25,7 @@ from sites.egress import Egress
 from sites.egressmark import Objects
 from sites.ledger import Key, Ledger
 from tasks import layout
-from tasks.contracts import Operation
+from tasks.codes import Operation
 from tasks.errors import ContractError
 from tasks.privacy.events import GaussianEvent
 

@@ -25,7 +25,8 @@ from sites.ledger import Ledger
 from sites.settings import Site, Source
 from sites.sources import scheme
 from sites.syslog import Syslog
-from tasks.contracts import Code, Operation, Ticket
+from tasks.codes import Code, Operation
+from tasks.contracts import Ticket
 from tasks.privacy.events import GaussianEvent
 
 

@@ -8,7 +8,8 @@ from sites.journal import Bound
 from sites.mailbox import Mailbox
 from tasks import layout
 from tasks.beats import Said
-from tasks.contracts import Code, Ticket
+from tasks.codes import Code
+from tasks.contracts import Ticket
 from tasks.errors import RefusedError
 
 

@@ -21,7 +21,8 @@ from infra.identity import Identity, Peer
 from infra.keyfile import sync_folder
 from sites.journal import Bound, bounds_of
 from tasks import layout
-from tasks.contracts import Operation, Receipt, Ticket
+from tasks.codes import Operation
+from tasks.contracts import Receipt, Ticket
 from tasks.secagg.messages import WHAT
 from tasks.secagg.onesum import Pledges
 

@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from tasks.contracts import Code
+from tasks.codes import Code
 from tasks.errors import RefusedError
 
 

@@ -17,7 +17,8 @@ from sites.outbox import Base
 from sites.policyterms import Policy
 from sites.settings import SiteSettings, Source
 from sites.votes import Vote
-from tasks.contracts import Code, Operation, Ticket
+from tasks.codes import Code, Operation
+from tasks.contracts import Ticket
 from tasks.errors import RefusedError
 from tasks.study import Study
 

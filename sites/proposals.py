@@ -18,8 +18,10 @@ from sites.identity import own_version, pinned_hub
 from sites.settings import Site
 from sites.uploads import reader_of
 from tasks import layout
-from tasks.contracts import WORK, Card, Keys, Operation, Proposal, approval_sha256
+from tasks.codes import WORK, Operation
+from tasks.contracts import Card, Keys
 from tasks.errors import ContractError, StudyError
+from tasks.proposal import Proposal, approval_sha256
 from tasks.recipes import recipe_sources, sources_sha256
 from tasks.study import Study, StudyFile
 

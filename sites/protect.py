@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from sites.job import Cost, PlanJob, Planned, Watch
 from tasks.bands import public_units
-from tasks.contracts import Against, Code
+from tasks.codes import Code
+from tasks.contracts import Against
 from tasks.errors import PrivacyError, RefusedError
 from tasks.learning.schedule import schedule
 from tasks.privacy.accountant import epsilon, trajectory

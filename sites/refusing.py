@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from infra.errors import InfraError, StoreError
 from sites.job import where
-from tasks.contracts import Code
+from tasks.codes import Code
 from tasks.errors import RefusedError
 
 R = TypeVar("R")

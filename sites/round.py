@@ -54,18 +54,8 @@ from sites.workplace import Workplace
 from tasks import layout
 from tasks.adaptive import is_within
 from tasks.bands import band, public_units
-from tasks.contracts import (
-    MOST_INSIDE_BYTES,
-    WORK,
-    Band,
-    Card,
-    Code,
-    Operation,
-    Scores,
-    Spent,
-    Ticket,
-    Update,
-)
+from tasks.codes import WORK, Band, Code, Operation
+from tasks.contracts import MOST_INSIDE_BYTES, Card, Scores, Spent, Ticket, Update
 from tasks.errors import ContractError, RefusedError
 from tasks.privacy.events import GaussianEvent
 from tasks.privacy.shared import mechanism_of

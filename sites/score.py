@@ -11,7 +11,8 @@ from sites.job import Beat, Scored, ScoreJob, Watch, candidate_file
 from sites.records import load_records
 from sites.train import read_parameters
 from tasks import metrics
-from tasks.contracts import Code, Metrics, Scores
+from tasks.codes import Code
+from tasks.contracts import Metrics, Scores
 from tasks.errors import RefusedError
 from tasks.validation import is_better
 

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from infra.keyfile import replace_private
 from sites.outbox import SUMS
-from tasks.contracts import Code, Message
+from tasks.codes import Code
+from tasks.contracts import Message
 from tasks.errors import RefusedError
 from tasks.secagg.messages import Terms
 from tasks.secagg.relayed import Dealt

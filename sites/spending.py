@@ -23,7 +23,8 @@ from sites.policyterms import View
 from sites.settings import Limits, Site, Source
 from sites.sources import address, scheme
 from sites.workplace import Workplace
-from tasks.contracts import Code, Sha256, Spent, Ticket
+from tasks.codes import Code
+from tasks.contracts import Sha256, Spent, Ticket
 from tasks.errors import RefusedError
 from tasks.privacy.events import GaussianEvent
 from tasks.study import Study

@@ -9,7 +9,7 @@ from sites.job import ASK, UPDATE, Beat, StepsJob, Trained, Watch
 from sites.records import load_records
 from sites.train import read_parameters
 from tasks import parameters
-from tasks.contracts import Code
+from tasks.codes import Code
 from tasks.errors import RefusedError
 from tasks.privacy.noise import NoiseSource
 from tasks.privacy.shared import mechanism_of

@@ -19,7 +19,8 @@ from sites.outbox import Outbox
 from sites.seats import Seats
 from sites.votes import Vote
 from tasks import layout
-from tasks.contracts import Code, Message, Operation, Ticket
+from tasks.codes import Code, Operation
+from tasks.contracts import Message, Ticket
 from tasks.errors import ContractError, RefusedError, SecureSumError
 from tasks.privacy.shared import scale_of
 from tasks.secagg.keys import MaskSeeds

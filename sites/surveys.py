@@ -13,7 +13,8 @@ from sites.notes import note_read
 from sites.settings import Site, Source
 from sites.sources import fingerprint
 from sites.workplace import Workplace
-from tasks.contracts import Code, Sha256, Ticket
+from tasks.codes import Code
+from tasks.contracts import Sha256, Ticket
 from tasks.errors import RefusedError
 from tasks.study import Study
 

@@ -12,7 +12,7 @@ from sites.records import Part, load_records
 from tasks import parameters
 from tasks.aggregation.bound import bounded, weighted
 from tasks.bands import public_units
-from tasks.contracts import Code
+from tasks.codes import Code
 from tasks.errors import ContractError, RefusedError
 from tasks.learning import train
 from tasks.learning.clipnorm import ClipNorm

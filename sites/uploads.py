@@ -18,7 +18,8 @@ from infra.store.base import AddressedStore, Store
 from sites.outbox import Answer
 from sites.settings import Site
 from tasks import layout
-from tasks.contracts import Card, Code, Ticket
+from tasks.codes import Code
+from tasks.contracts import Card, Ticket
 from tasks.errors import RefusedError
 from tasks.membership import Addresses
 

@@ -11,7 +11,8 @@ from infra.errors import SealError
 from infra.identity import Identity
 from infra.signing import unseal
 from tasks import layout
-from tasks.contracts import PROTOCOL, Card, Code, Operation, Ticket
+from tasks.codes import Code, Operation
+from tasks.contracts import PROTOCOL, Card, Ticket
 from tasks.errors import RefusedError
 from tasks.study import Study
 

@@ -8,7 +8,9 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from sites.policyterms import Approval, Person
-from tasks.contracts import Keys, Message, Name, Operation, Sha256, Ticket, approval_sha256
+from tasks.codes import Operation
+from tasks.contracts import Keys, Message, Name, Sha256, Ticket
+from tasks.proposal import approval_sha256
 
 
 class Vote(Message):

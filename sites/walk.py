@@ -22,7 +22,8 @@ from sites.policy import Facts, decide, obey
 from sites.settings import Site, Source
 from sites.spending import charge, dataset_of, plan_round, reserve
 from sites.workplace import Workplace
-from tasks.contracts import Code, Operation, Spent, Ticket
+from tasks.codes import Code, Operation
+from tasks.contracts import Spent, Ticket
 from tasks.errors import FederationError, RefusedError
 from tasks.privacy.shared import mechanism_of
 from tasks.study import Study

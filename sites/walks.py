@@ -20,7 +20,8 @@ from sites.refusing import refusing
 from sites.round import Done, finished
 from sites.settings import Site
 from tasks import layout
-from tasks.contracts import Code, Operation, Ticket
+from tasks.codes import Code, Operation
+from tasks.contracts import Ticket
 from tasks.errors import RefusedError
 
 log = logging.getLogger(__name__)

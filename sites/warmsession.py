@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sites.caps import ended_with, processor_seconds
 from sites.job import ASK, Watch, read_result
-from tasks.contracts import Code
+from tasks.codes import Code
 from tasks.errors import RefusedError
 
 if TYPE_CHECKING:

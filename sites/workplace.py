@@ -30,7 +30,7 @@ from sites.plainfile import read_plain
 from sites.policyterms import Caps
 from sites.sandbox.cell import Cell, write_cell
 from sites.sources import address
-from tasks.contracts import Code
+from tasks.codes import Code
 from tasks.errors import RefusedError
 
 R = TypeVar("R", bound=Result)

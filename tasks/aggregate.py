@@ -26,12 +26,12 @@ from tasks.aggregation.grouped import Combined, combine_groups
 from tasks.aggregation.mean import mean
 from tasks.aggregation.reputation import reputation
 from tasks.collect import HEADER_SLACK, Collected, load_parameters, load_update
-from tasks.contracts import GroupSeen, RoundRecord, Steps, Summed
 from tasks.errors import AggregationError, ContractError, QuorumError
 from tasks.follow import Answer
 from tasks.parameters import Parameters
 from tasks.plan import RoundPlan
 from tasks.recent import recent_records
+from tasks.records import GroupSeen, RoundRecord, Steps, Summed
 from tasks.staleness import weight
 from tasks.stepterms import descent_for
 from tasks.sums import Total, counted, mean_of, numbers_of, share_within, sums_of

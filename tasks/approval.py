@@ -9,7 +9,8 @@ from __future__ import annotations
 from infra.errors import SealError
 from infra.hub import Hub
 from tasks import layout
-from tasks.contracts import Presence, Proposal, RunManifest, Ticket, approval_sha256
+from tasks.contracts import Presence, RunManifest, Ticket
+from tasks.proposal import Proposal, approval_sha256
 from tasks.registry import site_card
 from tasks.sealed import open_from_site
 from tasks.study import Study

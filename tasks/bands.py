@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.contracts import Band
+from tasks.codes import Band
 
 _BELOW: tuple[tuple[int, Band], ...] = (
     (50, "<50"),

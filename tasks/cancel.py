@@ -12,8 +12,9 @@ from infra.hub import Hub
 from infra.orchestrator import emit
 from tasks import layout
 from tasks.commit import load_records
-from tasks.contracts import Cancel, RunEnd, RunManifest, Ticket
+from tasks.contracts import Cancel, RunManifest, Ticket
 from tasks.errors import StudyError
+from tasks.records import RunEnd
 from tasks.registry import ring
 from tasks.study import Study
 

@@ -15,13 +15,15 @@ from infra.hub import Hub
 from infra.orchestrator import Outcome, emit, gather, timed
 from infra.sealing import encrypted_bytes, is_encrypted
 from tasks import layout, parameters
-from tasks.contracts import Code, RunManifest, SiteRound, Ticket
+from tasks.codes import Code
+from tasks.contracts import RunManifest, Ticket
 from tasks.errors import ContractError
 from tasks.follow import Again, Answer, Follower, never
 from tasks.masked import check_masked, check_walked, update_sum
 from tasks.parameters import Parameters
 from tasks.plan import RoundPlan
 from tasks.quorum import reason, too_few
+from tasks.records import SiteRound
 from tasks.registry import site_card
 from tasks.seats import Seats, is_silent
 from tasks.waiting import Waiting

@@ -14,8 +14,8 @@ from infra.hub import Hub
 from infra.orchestrator import emit, step
 from tasks import layout
 from tasks.aggregate import Candidate
+from tasks.codes import Code, Operation
 from tasks.collect import Collected, site_round
-from tasks.contracts import Code, Operation, Phases, RoundRecord, RunEnd, SiteRound
 from tasks.errors import ContractError, LeaseError
 from tasks.evaluate import Evaluated
 from tasks.follow import Answer
@@ -23,6 +23,7 @@ from tasks.going import check_going
 from tasks.lease import fence
 from tasks.plan import RoundPlan
 from tasks.reckoned import with_reckoned
+from tasks.records import Phases, RoundRecord, RunEnd, SiteRound
 from tasks.walked import tidy
 
 NONE: Mapping[str, int] = MappingProxyType({})

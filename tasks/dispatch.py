@@ -16,7 +16,8 @@ from typing import NamedTuple
 from infra.hub import Hub
 from infra.orchestrator import step
 from tasks import layout
-from tasks.contracts import PROTOCOL, Code, Operation, Receipt, Ticket
+from tasks.codes import Code, Operation
+from tasks.contracts import PROTOCOL, Receipt, Ticket
 from tasks.follow import FOR_PEOPLE
 from tasks.lease import keep
 from tasks.plan import RoundPlan

@@ -12,12 +12,12 @@
       RefusedError                 a site's typed no: carries a Code, its text stays at the site
 
 Texts give values, what was expected and what to do. Exception text never
-leaves a site; the hub learns a contracts.Code.
+leaves a site; the hub learns a codes.Code.
 """
 
 from __future__ import annotations
 
-from tasks.contracts import Code
+from tasks.codes import Code
 
 
 class FederationError(Exception):

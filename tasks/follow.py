@@ -14,7 +14,8 @@ from infra.hub import Hub
 from infra.orchestrator import heartbeat, show
 from tasks import layout
 from tasks.approval import is_approved, presence_of, who_paused, who_waits
-from tasks.contracts import Code, Operation, Presence, Progress, Reached, Receipt, Ticket
+from tasks.codes import Code, Operation, Reached
+from tasks.contracts import Presence, Progress, Receipt, Ticket
 from tasks.going import check_going, keep_going
 from tasks.lease import keep
 from tasks.registry import site_card

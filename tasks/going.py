@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from infra.errors import RunCancelledError
 from infra.hub import Hub
 from tasks import layout
-from tasks.contracts import RunEnd
+from tasks.records import RunEnd
 
 LOOK_S = 1.0  # between two looks of one process at one run
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 
-from tasks.contracts import WORK, Operation, Receipt, Ticket
+from tasks.codes import WORK, Operation
+from tasks.contracts import Receipt, Ticket
 
 HUB_CARD = "shared/hub.json"
 STEP_PARTS = ("step.masked", "step.json")  # of an answer, in a round in lockstep

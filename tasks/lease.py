@@ -19,8 +19,8 @@ from contextlib import contextmanager, suppress
 from infra.errors import StoreError
 from infra.hub import Hub
 from tasks import layout
-from tasks.contracts import Lease
 from tasks.errors import LeaseError
+from tasks.records import Lease
 
 log = logging.getLogger(__name__)
 

@@ -22,8 +22,9 @@ from infra.orchestrator import show, step, timed
 from tasks import layout, parameters
 from tasks.aggregation.descent import stepped
 from tasks.beats import Beat, Given, Said, Stepped
+from tasks.codes import Code
 from tasks.collect import load_parameters
-from tasks.contracts import Code, Ticket
+from tasks.contracts import Ticket
 from tasks.errors import LeaseError, QuorumError, SecureSumError
 from tasks.follow import Again, Answer, Follower
 from tasks.going import keep_going

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from infra.hub import Hub
 from tasks import layout, parameters
-from tasks.contracts import Code
+from tasks.codes import Code
 from tasks.errors import ContractError
 from tasks.follow import Answer
 from tasks.parameters import Parameters

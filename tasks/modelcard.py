@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
-from tasks.contracts import Metrics, RoundRecord, RunManifest, SiteRound
+from tasks.contracts import Metrics, RunManifest
+from tasks.records import RoundRecord, SiteRound
 from tasks.study import NEWER, Study
 
 MAX_ROWS = 25  # MLflow keeps 5000 characters of a description

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterable, Mapping
 
 from infra.hub import Hub
-from tasks.contracts import Code, Operation
+from tasks.codes import Code, Operation
 from tasks.errors import SecureSumError
 from tasks.follow import Answer
 from tasks.plan import RoundPlan

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tasks.bands import BANDS
-from tasks.contracts import Band, Code, RoundRecord, SiteRound
+from tasks.codes import Band, Code
+from tasks.records import RoundRecord, SiteRound
 from tasks.selection import NO_FAULT
 
 REPEATED = 3  # rounds in a row without a site: somebody should look

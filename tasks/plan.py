@@ -13,9 +13,11 @@ from infra.hub import Hub
 from infra.orchestrator import paused, step
 from tasks import layout
 from tasks.begin import load_manifest, load_study
-from tasks.contracts import Code, Operation, RoundRecord, RunManifest, Ticket
+from tasks.codes import Code, Operation
+from tasks.contracts import RunManifest, Ticket
 from tasks.errors import StudyError
 from tasks.recent import recent_records
+from tasks.records import RoundRecord
 from tasks.selection import draw, lookback, resting
 from tasks.staleness import carried
 from tasks.study import Study

@@ -10,7 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 from infra.hub import Hub
 from tasks import layout, parameters
-from tasks.contracts import WORK, Keys, Proposal
+from tasks.codes import WORK
+from tasks.contracts import Keys
+from tasks.proposal import Proposal
 from tasks.recipes import load_recipe, recipe_sha256
 from tasks.registry import site_card
 from tasks.study import Study

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from infra.hub import Hub
 from tasks import layout
 from tasks.approval import who_paused, who_waits
-from tasks.contracts import Code, Paused
+from tasks.codes import Code
 from tasks.errors import QuorumError
 from tasks.follow import Answer
 from tasks.plan import RoundPlan
+from tasks.records import Paused
 
 
 def too_few(

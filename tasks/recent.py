@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from infra.hub import Hub
 from tasks import layout
-from tasks.contracts import RoundRecord
+from tasks.records import RoundRecord
 
 KEPT = 200  # records, of about 4 KB for each site; whoever asks for more reads the store again
 

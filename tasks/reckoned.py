@@ -12,10 +12,11 @@ from infra.hub import Hub
 from tasks import parameters
 from tasks.aggregate import Candidate
 from tasks.collect import load_parameters
-from tasks.contracts import SiteRound, Spent
+from tasks.contracts import Spent
 from tasks.plan import RoundPlan
 from tasks.privacy.shared import spent_after
 from tasks.recent import recent_records
+from tasks.records import SiteRound
 
 SAME = 1 - 1e-9  # of an epsilon: what rounding may change
 

@@ -21,8 +21,9 @@ from infra.orchestrator import step
 from infra.tracking import NOTE, Model, Version
 from tasks import layout, modelcard
 from tasks.collect import load_parameters
-from tasks.contracts import Registered, RoundRecord, RunManifest
+from tasks.contracts import RunManifest
 from tasks.recipes import load_recipe
+from tasks.records import Registered, RoundRecord
 from tasks.study import Study
 from tasks.trackedrun import ANONYMOUS, CHAMPION, TrackedRun, forget, is_known, points_of, tracked
 

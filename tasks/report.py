@@ -11,9 +11,9 @@ from typing import Any
 
 from infra.hub import Hub
 from infra.orchestrator import emit, page
-from tasks.contracts import RoundRecord
 from tasks.participation import LOOK_BACK, markdown, warnings
 from tasks.recent import recent_records
+from tasks.records import RoundRecord
 
 log = logging.getLogger(__name__)
 

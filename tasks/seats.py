@@ -18,13 +18,15 @@ from infra.hub import Hub
 from infra.orchestrator import step
 from infra.signing import verified
 from tasks.approval import approval_of, presence_of
-from tasks.contracts import SILENT_S, Code, Keys, Operation, Summed, Ticket
+from tasks.codes import Code, Operation
+from tasks.contracts import Keys, Ticket
 from tasks.dispatch import ask_again, dispatch
 from tasks.errors import SecureSumError
 from tasks.follow import Answer, Follower
 from tasks.plan import RoundPlan
 from tasks.propose import approved_version
 from tasks.quorum import too_few
+from tasks.records import SILENT_S, Summed
 from tasks.registry import site_card
 from tasks.relay import Relayed, find_relayed, point, read_relayed, relay
 from tasks.secagg.messages import Announcement, Consent, Dealing, Unmasking

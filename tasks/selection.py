@@ -13,7 +13,8 @@ import hashlib
 import math
 from collections.abc import Collection, Sequence
 
-from tasks.contracts import Code, RoundRecord
+from tasks.codes import Code
+from tasks.records import RoundRecord
 from tasks.study import Study
 
 # What is no failing of the site: it was not asked, was slow (and not silent), or is closed on purpose.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tasks.contracts import Code, RoundRecord
+from tasks.codes import Code
+from tasks.records import RoundRecord
 from tasks.study import Study
 
 

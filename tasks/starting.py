@@ -11,10 +11,11 @@ from pathlib import Path
 
 from infra.hub import Hub
 from tasks import layout, parameters
-from tasks.contracts import Registered, RunManifest
+from tasks.contracts import RunManifest
 from tasks.errors import ContractError, StudyError
 from tasks.parameters import Parameters
 from tasks.recipes import load_recipe, study_recipe
+from tasks.records import Registered
 from tasks.start import Start
 from tasks.study import Study
 

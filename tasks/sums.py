@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from infra.hub import Hub
 from infra.orchestrator import step
 from tasks import parameters
+from tasks.codes import Code
 from tasks.collect import Collected, load_parameters
-from tasks.contracts import Code, Summed
 from tasks.errors import ContractError, SecureSumError
 from tasks.follow import Answer
 from tasks.masked import load_masked, update_sum
@@ -21,6 +21,7 @@ from tasks.opening import open_sum
 from tasks.parameters import Parameters
 from tasks.plan import RoundPlan
 from tasks.quorum import too_few
+from tasks.records import Summed
 from tasks.rules import Aggregation
 from tasks.seats import Seats
 from tasks.secagg.fixedpoint import Words, numbers_in, word_type

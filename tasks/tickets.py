@@ -6,7 +6,8 @@ import re
 
 from infra.hub import Hub
 from tasks import layout
-from tasks.contracts import Operation, Ticket
+from tasks.codes import Operation
+from tasks.contracts import Ticket
 from tasks.errors import ContractError
 
 _ATTEMPT = re.compile(r"/\d{5}-(\d{2})-(\w+)\.json$")

@@ -18,7 +18,8 @@ from infra.hub import Hub
 from infra.tracking import NOTE, Point, Run, Tracking, Version
 from tasks import modelcard, participation
 from tasks.commit import load_records
-from tasks.contracts import RoundRecord, RunManifest
+from tasks.contracts import RunManifest
+from tasks.records import RoundRecord
 from tasks.study import Study
 
 PARTICIPATION = "participation.csv"

@@ -19,9 +19,11 @@ from infra.hub import Hub
 from tasks import layout, parameters
 from tasks.aggregation.descent import last_half
 from tasks.beats import Given, Stepped
-from tasks.contracts import Code, Steps, Summed, Ticket
+from tasks.codes import Code
+from tasks.contracts import Ticket
 from tasks.errors import ContractError
 from tasks.parameters import Parameters
+from tasks.records import Steps, Summed
 from tasks.study import Study
 
 MOST_BYTES = 2**33  # of parameters

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from infra.hub import Hub
 from tasks import layout, parameters
-from tasks.contracts import Code, Metrics, RoundRecord, RunManifest, SiteRound, Spent
+from tasks.codes import Code
+from tasks.contracts import Metrics, RunManifest, Spent
 from tasks.recipes.base import Arrays
+from tasks.records import RoundRecord, SiteRound
 from tasks.study import Study
 
 SITES = ("east", "north", "south", "west")

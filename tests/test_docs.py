@@ -9,7 +9,7 @@ import pytest
 
 from flows.cli import COMMANDS
 from sites.cli import COMMANDS as SITE_COMMANDS
-from tasks.contracts import Code
+from tasks.codes import Code
 
 ROOT = Path(__file__).parents[1]
 PAGES = "\n".join(p.read_text() for p in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])

@@ -15,19 +15,9 @@ from sites.cli import main
 from sites.identity import own_identity, pinned_hub
 from sites.outbox import Outbox
 from tasks import layout, parameters
-from tasks.contracts import (
-    Card,
-    Code,
-    Lease,
-    Presence,
-    Progress,
-    Receipt,
-    Registered,
-    RoundRecord,
-    RunEnd,
-    RunManifest,
-    Ticket,
-)
+from tasks.codes import Code
+from tasks.contracts import Card, Presence, Progress, Receipt, RunManifest, Ticket
+from tasks.records import Lease, Registered, RoundRecord, RunEnd
 from tasks.study import Study
 from tests.federation import a_study
 from tests.sites.builders import write_site

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sites.policy import Facts
     from sites.settings import Site, SiteSettings
-    from tasks.contracts import Operation
+    from tasks.codes import Operation
     from tasks.study import Study
 
 
@@ -78,7 +78,7 @@ def _asked(args: argparse.Namespace, site: Site) -> tuple[Study, str, list[Opera
     """The study in question, the sha256 of the code that is asked, and the operations."""
     from infra.yamlfile import load
     from sites.proposals import find
-    from tasks.contracts import WORK
+    from tasks.codes import WORK
     from tasks.study import StudyFile
 
     is_file = "/" in args.what or os.path.exists(args.what)  # noqa: PTH110 - False, too, for what can be no path

@@ -21,7 +21,8 @@ from sites.identity import KEY
 from sites.outbox import write_durably
 from sites.settings import Site
 from sites.sources import address
-from tasks.contracts import Concern, Ticket
+from tasks.codes import Concern
+from tasks.contracts import Ticket
 
 ENOUGH_DISK = 2_000_000_000  # bytes: updates, ledger and logs of a year of rounds
 ENOUGH_MEMORY = 1_000_000_000  # bytes: the training libraries alone take 0.4 GB

@@ -23,7 +23,7 @@ from sites.sources import address
 from sites.spending import dataset_of
 from sites.uploads import reader_of
 from sites.voting import approvals_of
-from tasks.contracts import Code
+from tasks.codes import Code
 from tasks.errors import RefusedError, StudyError
 from tasks.recipes import recipe_sha256
 from tasks.study import Study

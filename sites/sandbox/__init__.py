@@ -19,7 +19,7 @@ from pathlib import Path
 from sites.policyterms import Caps
 from sites.sandbox import landlock, seccomp
 from sites.sandbox.cell import Cell
-from tasks.contracts import Isolation
+from tasks.codes import Isolation
 
 PR_SET_NO_NEW_PRIVS = 38
 CLONE_NEWNET, CLONE_NEWUSER = 0x40000000, 0x10000000

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sites.settings import Mark, Source
 from sites.sources import Rows, address
-from tasks.contracts import Code
+from tasks.codes import Code
 from tasks.errors import RefusedError
 
 _LOOKED_AT = 65_536  # bytes that tell a text from a spreadsheet or an archive

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from tasks.aggregation import robust
 from tasks.aggregation.stack import Floats, Stack
-from tasks.contracts import GroupSeen
 from tasks.errors import AggregationError
 from tasks.parameters import Parameters
+from tasks.records import GroupSeen
 from tasks.secagg.groups import LEAST_GROUPS, Group
 
 RULES = {

@@ -21,7 +21,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from tasks.contracts import GroupSeen
+from tasks.records import GroupSeen
 
 DOUBT = 2.0  # standard deviations above the mean, from which on a site counts less
 SUSPECT = 4.0  # from which on it is named: by chance one honest site in 30,000 looks

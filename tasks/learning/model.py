@@ -11,7 +11,7 @@ import torch
 import torch._dynamo  # optimisers import it in their first step: half a second that a warm child then has not
 from numpy.typing import NDArray
 
-from tasks.contracts import Code
+from tasks.codes import Code
 from tasks.errors import ContractError, RefusedError
 from tasks.parameters import Parameters, is_finite
 from tasks.privacy.noise import NoiseSource

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tasks.contracts import Code
+from tasks.codes import Code
 from tasks.errors import RefusedError
 from tasks.learning import model
 from tasks.learning.batches import Rows, Units, most_rows

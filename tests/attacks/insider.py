@@ -12,7 +12,8 @@ from typing import Any
 
 from flows.results import results
 from simulation.federation import Federation
-from tasks.contracts import Operation, Receipt
+from tasks.codes import Operation
+from tasks.contracts import Receipt
 from tests.federation import a_federation, a_study
 
 SITE = "south"

@@ -17,7 +17,8 @@ from sites.auditevents import TicketRefused
 from sites.auditread import lines, verified
 from sites.ledger import Ledger
 from tasks import layout, parameters
-from tasks.contracts import WORK, Code, Operation, Ticket
+from tasks.codes import WORK, Code, Operation
+from tasks.contracts import Ticket
 from tasks.privacy.accountant import epsilon
 from tests.sites.builders import ToyHub, a_study, an_agent
 

@@ -9,8 +9,9 @@ from pydantic import ValidationError
 from infra.store.base import MESSAGE_BYTES
 from sites.deliver import HEADER_SLACK
 from tasks import parameters
+from tasks.codes import Code, Operation
 from tasks.collect import HEADER_SLACK as HUB_SLACK
-from tasks.contracts import Code, Operation, Presence, Receipt
+from tasks.contracts import Presence, Receipt
 from tasks.metrics import LENGTH
 from tests.attacks.insider import SITE, Insider, in_training
 from tests.attacks.liar import Liar

@@ -19,7 +19,8 @@ from sites.walk import check_steps
 from tasks import layout, parameters
 from tasks.beats import Beat, Given, Said
 from tasks.cancel import cancel
-from tasks.contracts import Code, Operation, RunManifest, Ticket
+from tasks.codes import Code, Operation
+from tasks.contracts import RunManifest, Ticket
 from tasks.errors import RefusedError, SecureSumError
 from tasks.lockstep import names_itself
 from tasks.registry import site_card

@@ -15,7 +15,7 @@ from sites.auditevents import TicketIgnored, TicketRefused
 from sites.auditread import lines
 from sites.ledger import Ledger
 from tasks import layout, parameters
-from tasks.contracts import Code
+from tasks.codes import Code
 from tasks.errors import ContractError, FederationError, QuorumError
 from tasks.registry import site_card
 from tests.attacks.liar import Liar

@@ -9,7 +9,8 @@ import secrets
 import pytest
 
 from tasks import layout
-from tasks.contracts import Code, Operation, Receipt, Ticket
+from tasks.codes import Code, Operation
+from tasks.contracts import Receipt, Ticket
 from tasks.errors import SecureSumError
 from tasks.registry import ring, site_card
 from tasks.relay import find_relayed, read_relayed

@@ -9,8 +9,9 @@ import pytest
 
 from infra.signing import SigningKey
 from tasks import layout
+from tasks.codes import Code, Operation
 from tasks.commit import load_records
-from tasks.contracts import Code, Operation, Receipt, Ticket
+from tasks.contracts import Receipt, Ticket
 from tasks.propose import propose
 from tasks.registry import ring, site_card
 from tasks.relay import find_relayed, read_relayed

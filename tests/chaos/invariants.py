@@ -34,7 +34,8 @@ from sites.ledger import Ledger, Row
 from sites.settings import load_site
 from tasks import layout
 from tasks.commit import load_records
-from tasks.contracts import Receipt, RoundRecord, RunEnd
+from tasks.contracts import Receipt
+from tasks.records import RoundRecord, RunEnd
 from tasks.registry import site_card
 from tasks.sealed import open_from_site
 from tests.chaos.simulated import Failed, missing_in, simulated

@@ -11,9 +11,10 @@ from tempfile import TemporaryDirectory
 from simulation.federation import Federation
 from sites.job import JOB, InlineRunner, TrainJob, Watch, _job, work
 from tasks import layout
+from tasks.codes import Code
 from tasks.commit import load_records
-from tasks.contracts import Code, RoundRecord
 from tasks.errors import RefusedError
+from tasks.records import RoundRecord
 from tasks.study import Study
 from tests.federation import a_federation_of
 

@@ -26,8 +26,8 @@ from sites.agent import PRESENCE_EVERY_S
 from sites.settings import load_site
 from tasks import layout
 from tasks.card import publish_card
-from tasks.contracts import SILENT_S, RoundRecord
 from tasks.propose import propose
+from tasks.records import SILENT_S, RoundRecord
 from tasks.study import Study
 from tests.chaos import disks
 from tests.chaos.clocks import set_off

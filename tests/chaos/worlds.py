@@ -23,7 +23,7 @@ from infra import processes, servers, sessions
 from infra.serverfiles import MLFLOW, PREFECT, server_command, server_environment
 from infra.tracking import Tracking
 from tasks import layout
-from tasks.contracts import RoundRecord
+from tasks.records import RoundRecord
 from tests.chaos import disks
 from tests.chaos.cables import Cabled
 from tests.chaos.world import LOOK_S, ROUNDS, RUN_LIMIT_S, Stuck, World

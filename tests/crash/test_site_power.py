@@ -21,7 +21,8 @@ from sites.outbox import Answer, Outbox
 from sites.settings import Limits
 from sites.spending import RunPlan, Standing, keep_plan, known_plan
 from sites.stopfile import halt, halted
-from tasks.contracts import Operation, Receipt, Spent, Ticket, Update
+from tasks.codes import Operation
+from tasks.contracts import Receipt, Spent, Ticket, Update
 from tasks.privacy.events import GaussianEvent
 from tasks.secagg.messages import SumTerms
 from tasks.secagg.onesum import Pledge

@@ -7,8 +7,8 @@ import pytest
 
 from tasks.adaptive import AdaptiveNorm
 from tasks.begin import load_manifest
+from tasks.codes import Code
 from tasks.commit import load_records
-from tasks.contracts import Code
 from tasks.privacy.shared import scale_of
 from tasks.relay import find_relayed, read_relayed
 from tasks.secagg.relayed import Dealt

@@ -14,8 +14,8 @@ from sites.examine import norm_bound
 from sites.job import JOB, RESULT, InlineRunner
 from sites.settings import load_site
 from sites.terms import _privacy
+from tasks.codes import Code
 from tasks.commit import load_records
-from tasks.contracts import Code
 from tasks.modelcard import settings, site_metrics
 from tasks.privacy.events import GaussianEvent
 from tasks.privacy.onerun import find

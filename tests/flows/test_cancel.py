@@ -15,10 +15,12 @@ from tasks import layout
 from tasks.begin import begin, load_manifest, load_study
 from tasks.cancel import cancel
 from tasks.card import publish_card
+from tasks.codes import Code, Operation
 from tasks.commit import load_records
-from tasks.contracts import Cancel, Code, Operation, RunEnd, Ticket
+from tasks.contracts import Cancel, Ticket
 from tasks.errors import StudyError
 from tasks.lease import holder
+from tasks.records import RunEnd
 from tests.federation import SITES, Tampering, a_federation, a_study
 
 

@@ -19,13 +19,14 @@ from sites.settings import load_site
 from tasks import parameters
 from tasks.aggregation.descent import descent, stepped
 from tasks.begin import load_manifest
+from tasks.codes import Code
 from tasks.commit import load_records
-from tasks.contracts import Code, SiteRound
 from tasks.errors import RefusedError
 from tasks.learning.clipped import ClippedSums
 from tasks.privacy.accountant import epsilon
 from tasks.privacy.shared import event_against, mechanism_of
 from tasks.reckoned import with_reckoned
+from tasks.records import SiteRound
 from tasks.study import Study
 from tests.federation import FOUR, a_federation_of, a_study, write_site
 
@@ -159,7 +160,7 @@ def test_a_site_may_demand_all_noise_in_each_update(tmp_path):
     study = shared(rounds=1)
     files = [write_site(tmp_path / "files", s, extra="policy: {full_noise: true}\n") for s in FOUR]
     from sites.policy import Facts, decide
-    from tasks.contracts import Operation
+    from tasks.codes import Operation
 
     decision = decide(load_site(files[0]).settings, Operation.TRAIN, study, Facts(0.0))
     assert (decision.code, decision.rule) == (Code.PRIVACY_REFUSED, "policy.full_noise")

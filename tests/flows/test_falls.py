@@ -19,10 +19,11 @@ from sites.job import JOB, InlineRunner, TrainJob, _job
 from sites.ledger import Ledger
 from tasks import layout
 from tasks.card import publish_card
+from tasks.codes import Code
 from tasks.commit import load_records
-from tasks.contracts import Code, Lease
 from tasks.dispatch import ATTEMPTS
 from tasks.errors import LeaseError, RefusedError
+from tasks.records import Lease
 from tests.federation import SITES, Tampering, a_federation, a_study
 
 OTHER = "0" * 32  # another hub

@@ -10,8 +10,8 @@ import pytest
 from infra.store import open_store
 from sites.ledger import Ledger
 from tasks import layout, parameters
+from tasks.codes import Code
 from tasks.commit import load_records
-from tasks.contracts import Code
 from tests.federation import Tampering, a_federation, a_study, plain_update
 
 LATE = {"grace": 1.0, "rounds": 3, "deadline_s": 3600}

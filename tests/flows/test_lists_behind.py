@@ -10,9 +10,10 @@ from infra.store import open_store
 from infra.store.base import Store
 from sites.agent import LIST_EVERY_S, LIST_SOON_S
 from tasks import layout, lease
+from tasks.codes import Operation
 from tasks.commit import load_records
-from tasks.contracts import Lease, Operation
 from tasks.errors import LeaseError
+from tasks.records import Lease
 from tasks.registry import history, revoke, ring, site_card
 from tasks.tickets import last_ticket
 from tests.federation import SITES, Tampering, a_federation, a_study

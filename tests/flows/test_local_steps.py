@@ -24,8 +24,9 @@ from sites.terms import _privacy
 from sites.walk import check_steps
 from tasks import parameters
 from tasks.aggregation.localsteps import largest_step
+from tasks.codes import Code, Operation
 from tasks.commit import load_records as committed
-from tasks.contracts import Code, Operation, Ticket
+from tasks.contracts import Ticket
 from tasks.errors import RefusedError
 from tasks.modelcard import privacy, site_metrics
 from tasks.privacy.events import GaussianEvent

@@ -19,8 +19,8 @@ from sites.settings import Testing
 from sites.stopfile import halt, resume
 from tasks import layout, parameters
 from tasks.beats import Said, Stepped
+from tasks.codes import Code, Operation
 from tasks.commit import load_records
-from tasks.contracts import Code, Operation
 from tasks.errors import QuorumError
 from tasks.modelcard import epsilons, round_card
 from tasks.privacy.accountant import epsilon

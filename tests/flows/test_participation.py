@@ -12,8 +12,8 @@ from flows.results import results
 from infra.store import open_store
 from sites.ledger import Ledger
 from tasks import layout
+from tasks.codes import Code
 from tasks.commit import load_records
-from tasks.contracts import Code
 from tasks.errors import QuorumError
 from tasks.selection import draw
 from tests.federation import SITES, Tampering, a_federation, a_study

@@ -14,8 +14,8 @@ from flows.training import training
 from infra.errors import StoreError
 from infra.store import open_store
 from simulation.federation import Federation
+from tasks.codes import Code
 from tasks.commit import load_records
-from tasks.contracts import Code
 from tasks.errors import ContractError, QuorumError
 from tasks.registry import revoke, site_card
 from tests.federation import SITES, Tampering, a_federation, a_study

@@ -17,10 +17,12 @@ from sites.identity import own_card, own_identity
 from sites.ledger import Ledger
 from tasks import layout, parameters
 from tasks.card import publish_card
+from tasks.codes import Code
 from tasks.commit import load_records
-from tasks.contracts import Code, Metrics, Receipt, RoundRecord
+from tasks.contracts import Metrics, Receipt
 from tasks.errors import QuorumError, RefusedError
 from tasks.propose import propose
+from tasks.records import RoundRecord
 from tasks.registry import admit, revoke, site_card
 from tasks.sealed import open_from_site
 from tests.federation import FOUR, Killed, a_federation_of, a_study

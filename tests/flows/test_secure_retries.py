@@ -9,7 +9,7 @@ import flows.repeat
 from sites.job import InlineRunner, MaskJob, TrainJob
 from sites.workplace import Staying
 from tasks import layout
-from tasks.contracts import Code, Operation
+from tasks.codes import Code, Operation
 from tasks.errors import RefusedError
 from tests.federation import FOUR
 from tests.flows import test_distributed, test_lockstep

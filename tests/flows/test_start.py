@@ -15,9 +15,9 @@ from sites.terms import changed_terms, sentences
 from tasks import begin, layout, parameters
 from tasks.begin import load_manifest
 from tasks.commit import load_records
-from tasks.contracts import Registered
 from tasks.errors import QuorumError, StudyError
 from tasks.recipes import load_recipe
+from tasks.records import Registered
 from tasks.register import _parent
 from tasks.starting import keep_start
 from tasks.study import Study

@@ -10,8 +10,9 @@ import pytest
 from infra.hub import Hub
 from sites.policy import check_evaluation, check_order
 from tasks import layout, parameters
+from tasks.codes import Code, Operation
 from tasks.commit import forget_unchosen, load_records
-from tasks.contracts import Code, Metrics, Operation
+from tasks.contracts import Metrics
 from tasks.errors import RefusedError, SecureSumError
 from tasks.follow import _fits
 from tests.federation import SIX, Killed, a_federation_of, a_study

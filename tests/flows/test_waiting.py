@@ -17,7 +17,8 @@ from sites.stopfile import halt, resume
 from tasks import layout
 from tasks.approval import approved_at
 from tasks.card import publish_card
-from tasks.contracts import Code, Receipt
+from tasks.codes import Code
+from tasks.contracts import Receipt
 from tasks.errors import QuorumError
 from tasks.follow import GAP_S
 from tasks.propose import propose

@@ -12,19 +12,8 @@ from pydantic import ValidationError
 
 from infra.errors import SealError
 from infra.signing import SigningKey, peek, unseal
-from tasks.contracts import (
-    Card,
-    Lease,
-    Message,
-    Presence,
-    Progress,
-    Receipt,
-    Registered,
-    RoundRecord,
-    RunEnd,
-    RunManifest,
-    Ticket,
-)
+from tasks.contracts import Card, Message, Presence, Progress, Receipt, RunManifest, Ticket
+from tasks.records import Lease, Registered, RoundRecord, RunEnd
 from tasks.study import Study
 from tests.fuzz.effort import changed_json, efforts, nearly, tried
 

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.contracts import Code, Metrics
+from tasks.codes import Code
+from tasks.contracts import Metrics
 from tasks.recipes import load_recipe
 from tasks.register import CALLS
 from tests.rounds import SITES, a_record, parameters_of

@@ -15,7 +15,7 @@ from infra.errors import RunCancelledError
 from infra.hub import Hub
 from infra.orchestrator import Outcome, claim, gather, page, run_flow, subflow
 from tasks import layout
-from tasks.contracts import Lease, RunEnd
+from tasks.records import Lease, RunEnd
 from tests.services.shownrun import one_run, wait_for
 
 pytestmark = pytest.mark.services

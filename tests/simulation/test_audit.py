@@ -22,7 +22,7 @@ from simulation.inference import membership
 from sites.policy import Facts, decide
 from sites.settings import Disclosure, load_site
 from sites.sources import read
-from tasks.contracts import WORK
+from tasks.codes import WORK
 from tasks.errors import PrivacyError, QuorumError, StudyError
 from tasks.learning import dp_sgd
 from tasks.learning.schedule import Schedule, schedule

@@ -394,7 +394,8 @@ def test_new_keys_wait_for_an_open_ticket(hub, north):
 
 
 def a_ticket(hub: Hub):
-    from tasks.contracts import Operation, Ticket
+    from tasks.codes import Operation
+    from tasks.contracts import Ticket
 
     return Ticket(
         run="toy-1", study="toy", study_sha256="0" * 64, recipe_sha256="0" * 64, site="north", round=1, attempt=1,

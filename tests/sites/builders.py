@@ -24,9 +24,11 @@ from sites.proposals import of_study
 from sites.settings import load_site
 from sites.voting import approvals_of, approve
 from tasks import layout, parameters
-from tasks.contracts import WORK, Card, Operation, Progress, Proposal, Receipt, Ticket
+from tasks.codes import WORK, Operation
+from tasks.contracts import Card, Progress, Receipt, Ticket
 from tasks.errors import StudyError
 from tasks.parameters import Parameters
+from tasks.proposal import Proposal
 from tasks.recipes import load_recipe, recipe_sha256
 from tasks.study import Study
 

@@ -23,7 +23,7 @@ from sites.proposals import of_study
 from sites.settings import load_site
 from sites.votes import borne_out, count
 from sites.voting import NotAllowedError, approvals_of, approve, reject
-from tasks.contracts import Code, Operation
+from tasks.codes import Code, Operation
 from tasks.errors import ContractError
 from tests.sites.builders import ToyHub, a_study, an_agent, approve_here, votes_of, write_site
 

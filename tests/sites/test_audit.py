@@ -28,7 +28,7 @@ from sites.ledger import Ledger
 from sites.settings import load_site
 from sites.spending import dataset_of
 from sites.syslog import Syslog
-from tasks.contracts import Code
+from tasks.codes import Code
 from tests.sites.builders import ToyHub, a_study, an_agent
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,8 @@ from sites.audit import Audit
 from sites.deliver import Delivery
 from sites.egress import Egress
 from tasks import layout
-from tasks.contracts import Code, Operation, Receipt, Update
+from tasks.codes import Code, Operation
+from tasks.contracts import Receipt, Update
 from tasks.errors import ContractError
 from tasks.parameters import to_bytes
 

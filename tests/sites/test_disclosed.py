@@ -11,7 +11,8 @@ from sites.disclosed import as_allowed
 from sites.job import InlineRunner
 from sites.outbox import Answer
 from sites.settings import Disclosure, load_site
-from tasks.contracts import Metrics, Operation, Receipt, Scores, Update
+from tasks.codes import Operation
+from tasks.contracts import Metrics, Receipt, Scores, Update
 from tests.sites.builders import ToyHub, a_study, an_agent
 from tests.sites.test_agent import Flaky
 

@@ -24,7 +24,7 @@ from sites.doctor import Row, apart, books, data, dryrun, machine, network, reso
 from sites.doctor.short import last_look
 from sites.settings import Site, load_site
 from tasks import layout
-from tasks.contracts import Concern
+from tasks.codes import Concern
 from tests.services.certificates import make_certificate
 from tests.sites import attacks
 from tests.sites.builders import ToyHub, a_study, an_agent, approve_here, write_site

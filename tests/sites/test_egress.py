@@ -23,7 +23,7 @@ from sites.examine import examine, norm_bound
 from sites.ledger import Ledger
 from sites.payload import form_of, norm, read_tensors
 from sites.policyterms import Policy
-from tasks.contracts import Code
+from tasks.codes import Code
 from tasks.errors import ContractError, RefusedError
 from tasks.parameters import from_bytes, to_bytes
 from tasks.privacy.events import GaussianEvent

@@ -10,7 +10,7 @@ from infra.sealing import encrypted_bytes
 from sites.cli import main
 from sites.explained import comes_in, leaves, own_modules
 from sites.settings import load_site
-from tasks.contracts import Operation
+from tasks.codes import Operation
 from tests.sites.builders import ToyHub, a_study, an_agent, write_site
 
 

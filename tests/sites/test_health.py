@@ -10,7 +10,8 @@ import pytest
 from sites.agent import Agent
 from sites.doctor import short
 from sites.doctor.short import LastLook, concerns, keep_look
-from tasks.contracts import Concern, Ticket
+from tasks.codes import Concern
+from tasks.contracts import Ticket
 from tests.sites.builders import ToyHub, a_study, an_agent
 
 Usage = namedtuple("Usage", "total used free")

@@ -18,7 +18,8 @@ import pytest
 from infra.signing import Seal, SigningKey, _signed_bytes
 from sites.agent import Agent
 from tasks import layout, parameters
-from tasks.contracts import WORK, Code, Operation, Ticket
+from tasks.codes import WORK, Code, Operation
+from tasks.contracts import Ticket
 from tasks.study import Study
 from tests.packages import install_package
 from tests.sites.builders import RUN, ToyHub, a_study, an_agent

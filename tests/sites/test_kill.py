@@ -20,7 +20,8 @@ from sites.ledger import Ledger
 from sites.outbox import Outbox
 from sites.settings import load_site
 from tasks import layout
-from tasks.contracts import Code, Ticket
+from tasks.codes import Code
+from tasks.contracts import Ticket
 from tasks.parameters import Parameters
 from tests.sites.builders import ToyHub, a_study, write_site
 

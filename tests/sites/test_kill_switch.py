@@ -17,7 +17,9 @@ from sites.cli import main
 from sites.ledger import Ledger
 from sites.stopfile import FILE, halt, halted, resume
 from tasks import layout
-from tasks.contracts import Cancel, Code, Presence, RoundRecord
+from tasks.codes import Code
+from tasks.contracts import Cancel, Presence
+from tasks.records import RoundRecord
 from tests.federation import a_federation
 from tests.federation import a_study as a_federated_study
 from tests.sites.attacks import a_hostile_study, install

@@ -7,7 +7,7 @@ from infra.store.through import Through
 from sites.agent import Agent
 from sites.memory import Memory
 from tasks import layout
-from tasks.contracts import Code
+from tasks.codes import Code
 from tests.sites.builders import ToyHub, a_study, an_agent
 
 

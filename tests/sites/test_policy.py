@@ -17,7 +17,7 @@ from sites.policy import Facts, check_cost, decide
 from sites.policyterms import Hours, Policy
 from sites.settings import load_site
 from tasks import layout
-from tasks.contracts import WORK, Code, Operation
+from tasks.codes import WORK, Code, Operation
 from tests.sites.builders import ToyHub, a_study, an_agent, approve_here, write_site
 
 NIGHT = {"from": "20:00", "to": "06:00", "timezone": "Europe/Paris"}

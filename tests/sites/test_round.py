@@ -14,7 +14,7 @@ from sites.ledger import Entry, Ledger
 from sites.settings import load_site
 from sites.spending import dataset_of
 from tasks import layout, parameters
-from tasks.contracts import Code, Operation
+from tasks.codes import Code, Operation
 from tasks.privacy.events import GaussianEvent
 from tests.sites.builders import RUN, ToyHub, a_study, an_agent, write_records, write_site
 

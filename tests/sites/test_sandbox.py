@@ -23,7 +23,7 @@ from sites.sandbox import clean, landlock, seccomp
 from sites.settings import load_site
 from sites.workplace import Workplace
 from tasks import parameters
-from tasks.contracts import Code
+from tasks.codes import Code
 from tasks.errors import RefusedError
 from tasks.privacy.shared import event_against, mechanism_of
 from tasks.recipes import load_recipe

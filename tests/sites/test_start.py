@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from tasks import layout
-from tasks.contracts import Code, Operation, Ticket
+from tasks.codes import Code, Operation
+from tasks.contracts import Ticket
 from tasks.study import Study
 from tests.packages import install_package
 from tests.sites.builders import ToyHub, a_study, write_site

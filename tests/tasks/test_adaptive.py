@@ -6,8 +6,8 @@ from pydantic import ValidationError
 
 from tasks.adaptive import AdaptiveNorm, is_within, next_bound
 from tasks.aggregation.bound import bounded, norm, noted
-from tasks.contracts import Summed
 from tasks.errors import AggregationError
+from tasks.records import Summed
 from tasks.rules import Aggregation
 from tasks.sums import Total, share_within
 from tests.federation import a_study

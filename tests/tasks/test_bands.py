@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from tasks.bands import BANDS, band, public_units
-from tasks.contracts import Band
+from tasks.codes import Band
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from tasks import modelcard
-from tasks.contracts import Code, Metrics, SiteRound
+from tasks.codes import Code
+from tasks.contracts import Metrics
+from tasks.records import SiteRound
 from tests.rounds import SITES, a_manifest, a_record, a_study
 
 

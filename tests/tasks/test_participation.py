@@ -7,8 +7,9 @@ import io
 
 import pytest
 
-from tasks.contracts import Code, Phases, SiteRound
+from tasks.codes import Code
 from tasks.participation import cause, facts, health, lines_of, markdown, table, warnings
+from tasks.records import Phases, SiteRound
 from tests.rounds import a_record
 
 

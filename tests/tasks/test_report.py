@@ -7,7 +7,7 @@ import importlib
 import pytest
 
 from tasks.commit import load_records
-from tasks.contracts import GroupSeen
+from tasks.records import GroupSeen
 from tasks.report import report
 from tests.federation import SITES, Killed, a_federation, a_study
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.contracts import Code, SiteRound
+from tasks.codes import Code
+from tasks.records import SiteRound
 from tasks.selection import draw, lookback, resting
 from tests.rounds import SITES, a_record, a_study
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.contracts import Code
+from tasks.codes import Code
 from tasks.staleness import carried, weight
 from tasks.study import Privacy
 from tests.rounds import a_record, a_study

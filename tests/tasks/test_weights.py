@@ -9,8 +9,8 @@ from sites.examine import examine
 from sites.policyterms import Policy
 from tasks import parameters
 from tasks.aggregation.bound import bounded, norm, weighted
-from tasks.contracts import Summed
 from tasks.errors import RefusedError
+from tasks.records import Summed
 from tasks.rules import Aggregation
 from tasks.sums import Total, counted, mean_of
 from tasks.weights import RecordWeights

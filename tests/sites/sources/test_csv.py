@@ -9,7 +9,7 @@ import pytest
 
 from sites.settings import Source
 from sites.sources import Rows, fingerprint, read
-from tasks.contracts import Code
+from tasks.codes import Code
 from tasks.errors import RefusedError
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from tasks.contracts import Code
+from tasks.codes import Code
 from tasks.errors import ContractError, PrivacyError, RefusedError, StudyError
 from tasks.learning import batches, dp_sgd, gradients
 from tasks.privacy.noise import NoiseSource
