@@ -18,7 +18,7 @@ from tasks.learning.schedule import schedule
 from tasks.parameters import flat
 from tasks.privacy.calibration import noise_multiplier
 from tasks.privacy.events import GaussianEvent
-from tasks.privacy.shared import event_against, mechanism_of
+from tasks.privacy.shared import mechanism_of
 from tasks.recipes import load_recipe, study_recipe
 from tasks.study import Study
 
@@ -71,7 +71,7 @@ def events_of(study: Study, site: Site) -> list[GaussianEvent]:
     if privacy.mode == "distributed":
         own = load_recipe(study.recipe, study.recipe_settings).initial_parameters(study.seed)
         plan = mechanism_of(study, flat(own).size)
-        return [event_against(plan, plan.sites - plan.missing)] * plan.steps
+        return [plan.event(plan.sites - plan.missing, plan.steps)]
     if privacy.epsilon is None or privacy.delta is None:
         raise StudyError(f"study {study.name!r} promises nothing")
     name = site.settings.site

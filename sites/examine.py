@@ -90,7 +90,9 @@ def examine_words(words: bytes, run: Mechanism, units: int) -> None:
             Code.TRAINING_FAILED, "the update stays here: other words than the parameters it is for"
         )
     noise = run.share * (math.sqrt(run.dimension) + 10)
-    limit = 1.01 * ((1.5 * units + 50) * run.sensitivity + noise)  # 1.5 as in norm_bound, for the band
+    drawn = run.sample_rate * units
+    most = 1.5 * drawn + 50 + (12 * math.sqrt(drawn) if run.sample_rate < 1 else 0)  # as in norm_bound
+    limit = 1.01 * (most * run.sensitivity + noise)
     size = word_norm(words)
     if not size <= limit:
         raise RefusedError(

@@ -90,6 +90,7 @@ class TrainJob(RowsJob):
     round: int
     attempt: int
     event: GaussianEvent | None  # what was reserved; None in privacy mode none
+    noise: float | None = None  # as planned (`Planned`); None: it follows from the study, or is searched for
     seeded_noise: bool
     threads: int
     update_norm: float | None = None  # what the update is shortened to
@@ -103,6 +104,7 @@ class StepsJob(RowsJob):
     kind: Literal["steps"] = "steps"
     round: int
     event: GaussianEvent  # what was reserved
+    noise: float | None = None  # as in TrainJob
     seeded_noise: bool
     threads: int
 
@@ -159,6 +161,9 @@ class Planned(_Strict):
     epsilon_after: float  # of history and the rest of the run, at the site's delta
     cost: Cost | None = None  # where the job asked for it
     against: tuple[Against, ...] = ()  # like `trajectory`, in privacy mode distributed
+    noise: float | None = (
+        None  # of a run in shares with drawn units: the noise multiplier that the search has found
+    )
 
 
 class Copies(_Strict):

@@ -19,8 +19,9 @@ from tasks.learning.schedule import schedule
 from tasks.privacy.accountant import epsilon, trajectory
 from tasks.privacy.budget import afford
 from tasks.privacy.calibration import noise_multiplier
+from tasks.privacy.distributed import calibrated
 from tasks.privacy.events import GaussianEvent
-from tasks.privacy.shared import against_after, event_against, mechanism_of
+from tasks.privacy.shared import against_along, mechanism_of
 
 ROUNDING = 1e-6  # relative; the sum of rounds may differ that much from the whole they were calibrated as
 
@@ -34,7 +35,7 @@ def work(job: PlanJob, _folder: Path, _watch: Watch, _began_at: float) -> Planne
     privacy = job.study.privacy
     if privacy.epsilon is None or privacy.delta is None:
         raise PrivacyError("a run without protection needs no plan")
-    event, path, against = (_shared if privacy.mode == "distributed" else _own)(
+    event, path, against, noise = (_shared if privacy.mode == "distributed" else _own)(
         job, privacy.epsilon, privacy.delta
     )
     if path[-1] > privacy.epsilon * (1 + ROUNDING):
@@ -54,16 +55,25 @@ def work(job: PlanJob, _folder: Path, _watch: Watch, _began_at: float) -> Planne
         )
     cost = _cost(job, event) if job.priced else None
     return Planned(
-        event=event, trajectory=path, epsilon_after=after.epsilon_after, cost=cost, against=against
+        event=event,
+        trajectory=path,
+        epsilon_after=after.epsilon_after,
+        cost=cost,
+        against=against,
+        noise=noise,
     )
 
 
 class _Price(NamedTuple):
-    """event: of a round, as the ledger counts it. path: epsilon as the study counts it, after each round left."""
+    """event: of a round, as the ledger counts it. path: epsilon as the study counts it, after each round left.
+
+    noise: of a run in shares, where it takes a search to find it.
+    """
 
     event: GaussianEvent
     path: tuple[float, ...]
     against: tuple[Against, ...] = ()
+    noise: float | None = None
 
 
 def _own(job: PlanJob, target: float, delta: float) -> _Price:
@@ -74,17 +84,17 @@ def _own(job: PlanJob, target: float, delta: float) -> _Price:
     return _Price(event, tuple(trajectory(event, job.rounds_left, delta, before=job.released)))
 
 
-def _shared(job: PlanJob, _target: float, _delta: float) -> _Price:
+def _shared(job: PlanJob, target: float, delta: float) -> _Price:
     """A share of the noise is added here; against whom the ledger counts is the site's policy."""
-    run = mechanism_of(job.study, job.dimension)
-    surely = run.sites - job.study.may_be_lost
+    study, run = job.study, mechanism_of(job.study, job.dimension)
+    surely = run.sites - study.may_be_lost
     shares = {"hub": surely, "hub_with_missing": run.sites - run.missing, "all_others": 1}
-    before, steps = sum(event.steps for event in job.released), job.study.steps
-    seen = [against_after(job.study, run, before + r * steps) for r in range(1, job.rounds_left + 1)]
+    seen = tuple(against_along(study, run, sum(event.steps for event in job.released), job.rounds_left))
     return _Price(
-        event_against(run, shares[job.charge], steps),
+        run.event(shares[job.charge], study.steps),
         tuple(v.hub_with_missing for v in seen),
-        tuple(seen),
+        seen,
+        calibrated(target, delta, run.steps, run.sample_rate) if run.sample_rate < 1 else None,
     )
 
 

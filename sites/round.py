@@ -44,7 +44,7 @@ from sites.policy import (
 from sites.policyterms import Hours
 from sites.seats import Seats
 from sites.settings import Site, Source
-from sites.spending import charge, dataset_of, plan_round, reserve
+from sites.spending import charge, dataset_of, known_noise, plan_round, reserve
 from sites.sums import Summing
 from sites.surveys import surveyed
 from sites.verify import open_study
@@ -305,6 +305,7 @@ def _train(
         round=task.ticket.round,
         attempt=task.ticket.attempt,
         event=event,
+        noise=known_noise(site.state, task.ticket),
         seeded_noise=site.settings.testing.seeded_noise,
         threads=site.settings.resources.threads,
         update_norm=task.bound,
@@ -316,7 +317,7 @@ def _train(
         spent = spent.model_copy(update={"clip_norm": _allowed(trained.clip_norm, task.study)})
     shown = band(task.survey.records) if site.settings.disclosure.records else None
     if task.study.privacy.mode == "distributed":
-        masked = _words(task, workplace)
+        masked = _words(task, workplace, job.noise)
         return _sealed(masked, spent)._replace(first_line_at=trained.began_at, records=shown)
     payload = workplace.update(len(task.given) + HEADER_SLACK)
     batch = event.sample_rate * public_units(task.survey.units) if event else 0.0
@@ -346,13 +347,13 @@ def _allowed(clip_norm: float | None, study: Study) -> float:
     return clip_norm
 
 
-def _words(task: Task, workplace: Workplace) -> Masked:
+def _words(task: Task, workplace: Workplace, noise: float | None) -> Masked:
     """The noised words of a job, hidden: they are an update to nobody, and never leave as they are."""
     if task.hiding is None:
         raise RefusedError(Code.BAD_TICKET, "privacy mode distributed without a secure sum")
     length = task.hiding.sum.length
     words = workplace.update(WORD_BYTES * length)
-    examine_words(words, mechanism_of(task.study, length), public_units(task.survey.units))
+    examine_words(words, mechanism_of(task.study, length, noise), public_units(task.survey.units))
     return task.hiding.mask_words(words, workplace)
 
 

@@ -143,6 +143,14 @@ def known_plan(state: Path, run: str) -> RunPlan | None:
         return None
 
 
+def known_noise(state: Path, ticket: Ticket) -> float | None:
+    """The noise of a run in shares, as it was planned; None: it follows from the study, or the plan is gone."""
+    plan = known_plan(state, ticket.run)
+    if plan is None or plan.standing.study_sha256 != ticket.study_sha256:
+        return None
+    return plan.planned.noise
+
+
 def reserve(ledger: Ledger, dataset: str, ticket: Ticket, event: GaussianEvent) -> Key:
     """Set the round's privacy aside, on disk, before rows are read.
 

@@ -29,7 +29,7 @@ def stepping(job: StepsJob, folder: Path) -> Callable[[int], None]:
     """What writes the noised words of a step, at the parameters that lie in the folder then.
 
     Raises:
-        RefusedError: training_failed: another number of steps was reserved than the study has.
+        RefusedError: training_failed: other steps were reserved than the study has.
     """
     import torch
 
@@ -38,17 +38,17 @@ def stepping(job: StepsJob, folder: Path) -> Callable[[int], None]:
 
     recipe, records = load_records(job)
     own, study = records.training, job.study
-    if (job.event.steps, job.event.sample_rate) != (study.steps, 1.0):
-        raise RefusedError(
-            Code.TRAINING_FAILED, "another number of steps was reserved than the study has; nothing left"
-        )
+    if (job.event.steps, job.event.sample_rate) != (study.steps, study.sample_rate):
+        raise RefusedError(Code.TRAINING_FAILED, "other steps were reserved than the study has; nothing left")
     torch.set_num_threads(job.threads)
-    run = mechanism_of(study, parameters.flat(recipe.initial_parameters(study.seed)).size)
+    size = parameters.flat(recipe.initial_parameters(study.seed)).size
+    run = mechanism_of(study, size, job.noise)
     sums = ClippedSums(recipe, own.x, own.y, own.persons, clip_norm=run.clip_norm)
 
     def take(step: int) -> None:
         base, noise = read_parameters(folder, recipe, study.seed), _noise(job, step)
-        words = noised_words(sums.at(base, noise), run, noise, study.secure_aggregation.bits)
+        total = sums.at(base, noise, study.sample_rate)
+        words = noised_words(total, run, noise, study.secure_aggregation.bits)
         draft = folder / f"{UPDATE}.draft"
         draft.write_bytes(words.view("<i8").tobytes())
         draft.replace(folder / UPDATE)

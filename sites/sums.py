@@ -147,7 +147,7 @@ class Summing:
             what,
             ticket.parameters_sha256,
             length,
-            scale_of(self._study, what, length),
+            scale_of(self._study, what),
             of_groups,
             update_norm=ticket.update_norm if what == "update" else None,
             candidates=ticket.candidates if what == "scores" else (),

@@ -108,7 +108,7 @@ def _privacy(study: Study, site: Site) -> Iterator[str]:
         f"gradients clipped at {_clipping(study)}; every run spends it anew"
     )
     if privacy.mode == "distributed":
-        yield from _against(study, site)
+        yield from _against(study, site, unit)
     if privacy.mode == "local":
         yield f"    one round by itself: epsilon {epsilon_of_a_round(study, limits.min_records):.4g}"
     yield f"    this site stops at epsilon {limits.epsilon:g} (delta {limits.delta:g}) for all studies on the same data"
@@ -124,7 +124,7 @@ def _clipping(study: Study) -> str:
     )
 
 
-def _against(study: Study, site: Site) -> Iterator[str]:
+def _against(study: Study, site: Site, unit: str) -> Iterator[str]:
     """Against whom how much is promised, at the end of a whole run."""
     from tasks.privacy.shared import mechanism_of
 
@@ -143,6 +143,11 @@ def _against(study: Study, site: Site) -> Iterator[str]:
         f"    each {who} adds a share of the noise; epsilon against the hub {seen.hub:.3g}, {some}"
         f"against the hub and all other sites together {seen.all_others:.3g}"
     )
+    if study.sample_rate < 1:
+        yield (
+            f"    each {unit} is in a sum with probability {study.sample_rate:g}, by a coin of this site's own that "
+            f"nobody else ever sees; all epsilons rest on that, and on the noise"
+        )
     if study.local_steps > 1:
         yield (
             f"    this site takes {study.local_steps} steps by itself in a round, and adds up where they lead: "

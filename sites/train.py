@@ -75,11 +75,12 @@ def _share(
     """Write the sum of clipped gradients, or the way of several steps, as words with this site's share of the noise."""
     from tasks.learning.shares import noised_words
 
-    if job.event is None or (job.event.sample_rate, job.event.steps) != (1.0, 1):
+    rate = job.study.sample_rate
+    if job.event is None or (job.event.sample_rate, job.event.steps) != (rate, 1):
         raise RefusedError(
-            Code.TRAINING_FAILED, "something else was reserved than a sum of all records; nothing left"
+            Code.TRAINING_FAILED, "something else was reserved than the one sum of a round; nothing left"
         )
-    run = mechanism_of(job.study, parameters.flat(base).size)
+    run = mechanism_of(job.study, parameters.flat(base).size, job.noise)
     noise = _noise(job)
     if job.study.local_steps > 1:
         total = walked(job.study, recipe, base, own, noise, _progress(watch))
@@ -87,7 +88,7 @@ def _share(
         from tasks.learning.clipped import ClippedSums
 
         sums = ClippedSums(recipe, own.x, own.y, own.persons, clip_norm=run.clip_norm)
-        total = sums.at(base, noise)
+        total = sums.at(base, noise, rate)
     words = noised_words(total, run, noise, job.study.secure_aggregation.bits)
     signed = words.view(f"<i{words.itemsize}").astype("<i8")
     (folder / UPDATE).write_bytes(signed.tobytes())

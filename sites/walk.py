@@ -20,7 +20,7 @@ from sites.notes import note_charged, note_reserved
 from sites.oldstate import check_newest
 from sites.policy import Facts, decide, obey
 from sites.settings import Site, Source
-from sites.spending import charge, dataset_of, plan_round, reserve
+from sites.spending import charge, dataset_of, known_noise, plan_round, reserve
 from sites.workplace import Workplace
 from tasks.codes import Code, Operation
 from tasks.contracts import Spent, Ticket
@@ -121,6 +121,7 @@ def begin(
 ) -> Lockstep:
     """The steps of the round, from where they stand. Raises RefusedError: sum_refused: this site has no keys."""
     site, begun = desk.site, journal.begun
+    noise = known_noise(site.state, ticket)
     of_paid = ticket.model_copy(update={"attempt": begun.paid})
 
     def allowed() -> None:
@@ -140,6 +141,7 @@ def begin(
         base=site.base,
         round=ticket.round,
         event=begun.event,
+        noise=noise,
         seeded_noise=site.settings.testing.seeded_noise,
         threads=site.settings.resources.threads,
     )
@@ -148,7 +150,7 @@ def begin(
         study,
         given,
         survey,
-        mechanism_of(study, numbers),
+        mechanism_of(study, numbers, noise),
         summing=summing,
         journal=journal,
         job=job,

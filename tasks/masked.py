@@ -22,7 +22,7 @@ def update_sum(plan: RoundPlan, seats: Seats, base: Parameters) -> SumTerms:
     """The secure sum of a round's updates."""
     size, secure = sum(array.size for array in base.values()), plan.study.secure_aggregation
     length = plan.study.words(size)
-    cohort, scale = seats.dealt.cohort, scale_of(plan.study, "update", length)
+    cohort, scale = seats.dealt.cohort, scale_of(plan.study, "update")
     groups = plan.study.groups(cohort.dealt, plan.manifest.run, plan.round)
     norm = plan.update_norm if plan.study.aggregation.adaptive else None  # as the tickets say it
     return secure.sum_of(

@@ -172,6 +172,7 @@ def site_metrics(site: SiteRound) -> dict[str, float]:
     if site.spent is not None:
         shown["dp/epsilon"] = site.spent.epsilon
         shown["dp/noise_multiplier"] = site.spent.noise_multiplier
+        shown["dp/sample_rate"] = site.spent.sample_rate
         shown["dp/epsilon_limit"] = site.spent.epsilon_limit
         if site.spent.against is not None:
             shown["dp/epsilon_hub"] = site.spent.against.hub
@@ -207,6 +208,11 @@ def privacy(study: Study) -> str:
             f"{terms.delta:g} against the hub{talking(study)}; each site adds a share of the noise, "
             f"and against the hub and all other sites together less is left (dp/epsilon_all_others)"
             + (f"; a sum is of {study.local_steps} local steps, with noise for as many" if many else "")
+            + (
+                f"; a record is in a sum with probability {study.sample_rate:g}"
+                if study.sample_rate < 1
+                else ""
+            )
         )
     return (
         f"what each site sends in a whole run is differentially private by itself, "

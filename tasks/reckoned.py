@@ -14,11 +14,11 @@ from tasks.aggregate import Candidate
 from tasks.collect import load_parameters
 from tasks.contracts import Spent
 from tasks.plan import RoundPlan
-from tasks.privacy.shared import spent_after
+from tasks.privacy.shared import spent_along
 from tasks.recent import recent_records
 from tasks.records import SiteRound
 
-SAME = 1 - 1e-9  # of an epsilon: what rounding may change
+SAME = 1 - 1e-6  # of an epsilon: what rounding, and another order of composition, may change
 
 
 def with_reckoned(hub: Hub, plan: RoundPlan, candidate: Candidate, name: str, site: SiteRound) -> SiteRound:
@@ -31,8 +31,7 @@ def with_reckoned(hub: Hub, plan: RoundPlan, candidate: Candidate, name: str, si
     said = next(
         (r.sites[name].spent for r in reversed(before) if name in r.sites and r.sites[name].spent), None
     )
-    paid = (spent_after(plan.study, length, rounds) for rounds in range(1, plan.study.rounds + 1))
-    spent = next((one for one in paid if _is_more(one, said)), said)
+    spent = next((one for one in spent_along(plan.study, length) if _is_more(one, said)), said)
     return site.model_copy(update={"spent": spent, "reckoned": True})
 
 

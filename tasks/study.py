@@ -72,6 +72,8 @@ class Privacy(Message):
     about how many people, or records, all sites train on together, a public number. `steps` of a round of mode
     distributed (default 1) follow each other in lockstep while the sites' jobs stay warm. `clip_norm`: adaptive, or a
     mapping, of mode local: each site's own follows a quantile of its people's gradients (learning/clipnorm.py).
+    `sample_rate` of mode distributed (default 1: everybody is in every sum): each site draws each person, or record, by
+    itself with this chance, anew for each sum. It is a term, so that no hub can choose it.
     """
 
     mode: Literal["local", "distributed", "none"]
@@ -81,6 +83,7 @@ class Privacy(Message):
     people: int | None = Field(default=None, ge=1, le=10**12)
     missing: int | None = Field(default=None, ge=0, le=50)
     steps: int | None = Field(default=None, ge=1, le=MOST_SUMS)
+    sample_rate: float | None = Field(default=None, gt=0, le=1)
 
     @property
     def adaptive_clip(self) -> AdaptiveNorm | None:
@@ -99,9 +102,11 @@ class Privacy(Message):
 
     @model_validator(mode="after")
     def _complete(self) -> Privacy:
-        if self.mode != "distributed" and (self.people, self.missing, self.steps) != (None, None, None):
+        shared = (self.people, self.missing, self.steps, self.sample_rate)
+        if self.mode != "distributed" and any(value is not None for value in shared):
             raise ValueError(
-                f"mode {self.mode} takes no people, no missing and no steps; remove them or use mode distributed"
+                f"mode {self.mode} takes no people, no missing, no steps and no sample_rate (its batches follow from "
+                f"local.batch_size); remove them or use mode distributed"
             )
         numbers = {"epsilon": self.epsilon, "delta": self.delta, "clip_norm": self.clip_norm}
         if self.mode == "none" and any(v is not None for v in numbers.values()):
@@ -118,6 +123,11 @@ class Privacy(Message):
         missing = [key for key, v in numbers.items() if v is None]
         if self.mode != "none" and missing:
             raise ValueError(f"mode {self.mode} needs {', '.join(missing)}")
+        if self.sample_rate is not None and self.sample_rate * (self.people or 0) < 1:
+            raise ValueError(
+                f"sample_rate {self.sample_rate:g} of {self.people} people: most sums would be of nobody; set at "
+                f"least 1 / people, or remove it"
+            )
         return self
 
 
@@ -258,6 +268,11 @@ class Study(Message):
                 "local.epochs are steps that a site takes by itself, privacy.steps are steps of all sites together; a "
                 "round has one kind: remove one of them"
             )
+        if self.local_steps > 1 and self.sample_rate < 1:
+            raise ValueError(
+                "local.epochs are proven for steps that are all on the same records, and privacy.sample_rate draws "
+                "others for each; remove one of them"
+            )
         if self.aggregation != Aggregation(rule=self.aggregation.rule, groups=self.aggregation.groups):
             raise ValueError(
                 "privacy mode distributed adds gradients that are clipped already, and each record counts by itself; "
@@ -341,6 +356,11 @@ class Study(Message):
     def steps(self) -> int:
         """Of a round, each a secure sum of its own: one, but in privacy mode distributed where the study says more."""
         return self.privacy.steps or 1
+
+    @property
+    def sample_rate(self) -> float:
+        """In privacy mode distributed: the chance of each person, or record, to be in a sum."""
+        return self.privacy.sample_rate or 1.0
 
     @property
     def local_steps(self) -> int:

@@ -48,6 +48,11 @@ def run(args: argparse.Namespace) -> int:
         )
         for line in _advice(study):
             print(f"           {line}")
+        if study.sample_rate < 1:
+            print(
+                f"           each site draws them in secret, anew for each sum: about "
+                f"{study.sample_rate * (privacy.people or 0):.0f} of {privacy.people} in all"
+            )
         if study.local_steps > 1:
             print(
                 f"           one record moves a sum by {study.local_steps} clip norms at most, which the noise is made "
@@ -85,10 +90,11 @@ def _training(study: Study) -> str:
     if study.privacy.mode == "distributed":
         if study.local_steps > 1:
             return f"each of {study.local_steps} steps of each site by itself, on all of its records, and one sum"
+        whom = "all records" if study.sample_rate == 1 else f"{study.sample_rate:.3g} of the records"
         if study.steps == 1:
-            return "each one step on all records of all sites"
+            return f"each one step on {whom} of all sites"
         total = study.rounds * study.steps
-        return f"each of {study.steps} steps in lockstep on all records of all sites, {total} steps in all"
+        return f"each of {study.steps} steps in lockstep on {whom} of all sites, {total} steps in all"
     epochs, batch = study.local.epochs, study.local.batch_size
     size = "batch full" if batch == "full" else f"batches of {batch}"
     return f"each of {epochs} epoch{'s' if epochs > 1 else ''}, {size}"

@@ -6,6 +6,9 @@ Nothing here is tuned on data, so nothing here spends budget:
   parameters about `way` * clip_norm * sqrt(d) / (mu * units) away, whatever T is,
   where `way` is the sum of all step sizes. The way is as long as keeps this below
   DRIFT, and never longer than LONGEST.
+- **Drawn units.** A sum of units that were each drawn with probability q is
+  scaled by 1/q. Noise is then 1/q times as large in a step, and the draw adds a
+  variance of (1 - q) / q of the sum of squared gradients, at most clip_norm^2 each.
 - **A prior instead of tuning.** Weights on scaled features are standard normal
   beforehand; its pull needs no noise, because it does not look at records.
 - **The last half counts.** The model of a run is the mean of its last half of
@@ -33,13 +36,15 @@ PRIOR = 1.0  # precision of each parameter
 class Descent(NamedTuple):
     """rate: step size on the mean gradient. units: people of all sites together, a public number. prior: PRIOR.
 
-    local_steps: of this size, that each site takes by itself before the hub takes one on their sum.
+    local_steps: of this size, that each site takes by itself before the hub takes one on their sum. sample_rate: chance
+    of each unit to be in a sum.
     """
 
     rate: float
     units: int
     prior: float = PRIOR
     local_steps: int = 1
+    sample_rate: float = 1.0
 
     def local_step(self, sites: int) -> float:
         """Of a site, on its own sum of gradients: the mean of what `sites` come to is then a step of all."""
@@ -92,13 +97,24 @@ def descent_of(run: Mechanism, units: int, longest: float | None, sums: int = 1)
         AggregationError: several local steps, and no bound on records.
     """
     mu, steps = run.mu(sums * (run.sites - run.missing)), run.steps * run.local_steps
-    terms = descent(mu, units, run.clip_norm, run.dimension, steps)
+    told = with_draws(mu, run.sample_rate, units, run.dimension, steps)
+    terms = descent(told, units, run.clip_norm, run.dimension, steps)._replace(sample_rate=run.sample_rate)
     if run.local_steps == 1:
         return terms
     if longest is None:
         raise AggregationError("several local steps with a recipe that does not bound its records")
     most = largest_step(units, longest, PRIOR / run.sites) * units / run.sites
     return terms._replace(rate=min(terms.rate, most), local_steps=run.local_steps)
+
+
+def with_draws(mu: float, sample_rate: float, units: int, dimension: int, steps: int) -> float:
+    """Signal over noise of a run with draws: the mu of a run on all units whose steps are as uncertain.
+
+    Per step and coordinate, in clip_norms of the sum of all: steps / (q mu)^2 by noise, (1 - q) units / (q dimension)
+    by the draw.
+    """
+    q = sample_rate
+    return 1 / math.sqrt(1 / (q * mu) ** 2 + (1 - q) * units / (q * dimension * steps))
 
 
 def stepped(parameters: Parameters, total: NDArray[np.float64], terms: Descent) -> Parameters:
@@ -114,7 +130,9 @@ def stepped(parameters: Parameters, total: NDArray[np.float64], terms: Descent) 
     if not np.isfinite(total).all():
         raise AggregationError("a sum of gradients is not finite; the round cannot be used")
     start = flat(parameters)
-    return shaped(start - terms.rate * (total + terms.pull * start) / terms.units, parameters)
+    return shaped(
+        start - terms.rate * (total / terms.sample_rate + terms.pull * start) / terms.units, parameters
+    )
 
 
 def total_of(before: Parameters, after: Parameters, terms: Descent) -> NDArray[np.float64]:
@@ -126,7 +144,8 @@ def total_of(before: Parameters, after: Parameters, terms: Descent) -> NDArray[n
     if not same_form(before, after):
         raise ContractError("two models of other names or shapes are not one step apart")
     start = flat(before)
-    total: NDArray[np.float64] = (start - flat(after)) * terms.units / terms.rate - terms.pull * start
+    of_all = (start - flat(after)) * terms.units / terms.rate - terms.pull * start
+    total: NDArray[np.float64] = terms.sample_rate * of_all
     return total
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Rows = NDArray[np.int64]
+NOBODY: Rows = np.zeros(0, dtype=np.int64)
 
 _NUMBERS = 2**24  # of one piece: per-record gradients or activations, 64 MiB in float32
 _ACTIVATIONS = 16  # numbers that a model is taken to hold for each number of its input

@@ -1,4 +1,4 @@
-"""The sum of clipped gradients of all units of a site: what distributed privacy adds its noise to.
+"""The sum of clipped gradients of all units of a site, or of drawn ones: what distributed privacy adds its noise to.
 
 In double precision throughout, so that what one unit changes is clip_norm and
 no rounding of the others: a float32 sum would move by more than the noise's
@@ -18,6 +18,7 @@ from opacus.optimizers import DPOptimizer
 
 from tasks.learning import gradients, model
 from tasks.learning.batches import Units
+from tasks.learning.draw import drawn, evened
 from tasks.learning.stepper import Stepper
 from tasks.parameters import flat
 from tasks.privacy.noise import NoiseSource
@@ -69,13 +70,18 @@ class ClippedSums:
         self._stepper = Stepper(recipe, self._wrapped, self._optimizer, data, self._units)
 
     def at(
-        self, parameters: Mapping[str, NDArray[Any]], noise: NoiseSource | None = None
+        self,
+        parameters: Mapping[str, NDArray[Any]],
+        noise: NoiseSource | None = None,
+        sample_rate: float = 1.0,
     ) -> NDArray[np.float64]:
         """Sum over units of the clipped sum of their records' gradients at `parameters`.
 
         Args:
             parameters: where the gradients are taken, float32 or float64.
-            noise: seeds the module's own randomness (dropout); None: the operating system's.
+            noise: whose coins draw the units, and what seeds the module's own randomness (dropout); None: the
+                operating system's.
+            sample_rate: chance of each unit to be in the sum. What is worked on does not tell how many are.
 
         Returns:
             Shape (d,), float64, in the order of `parameters.flat`. One unit more or less changes it by at
@@ -85,8 +91,10 @@ class ClippedSums:
             ContractError: other names or shapes than the module's.
         """
         model.load(self._wrapped.module, parameters)
-        with model.own_randomness(noise or NoiseSource.from_system()):
-            self._stepper.take(np.arange(self._units.count))
+        count, noise = self._units.count, noise or NoiseSource.from_system()
+        draw = evened(drawn(count, sample_rate, noise), count, sample_rate)
+        with model.own_randomness(noise):
+            self._stepper.take(draw.chosen, draw.idle)
         sums = {n: p.summed_grad.numpy() for n, p in zip(self._names, self._optimizer.params, strict=True)}
         for p in self._optimizer.params:
             p.summed_grad = None

@@ -22,8 +22,9 @@ from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 from tasks.bands import public_units
 from tasks.errors import PrivacyError
 from tasks.learning import gradients, model
-from tasks.learning.batches import Rows, Units
+from tasks.learning.batches import Units
 from tasks.learning.clipnorm import ClipNorm
+from tasks.learning.draw import drawn
 from tasks.learning.schedule import schedule
 from tasks.learning.stepper import Stepper
 from tasks.parameters import Parameters
@@ -113,7 +114,7 @@ def _train(
         optimizer.with_noise(noise, noise_multiplier, plan.batch, clip)
         stepper = Stepper(recipe, wrapped, optimizer, (x, y), own)
         for step in range(1, plan.steps + 1):
-            stepper.take(_drawn(own.count, plan.sample_rate, noise))
+            stepper.take(drawn(own.count, plan.sample_rate, noise))
             progress(step, plan.steps)
     return model.read(wrapped.module)
 
@@ -127,13 +128,6 @@ def _optimizer(wrapped: gradients.Wrapped, local: Local, clip_norm: float) -> An
         expected_batch_size=None,
         loss_reduction="sum",
     )
-
-
-def _drawn(n_units: int, sample_rate: float, noise: NoiseSource) -> Rows:
-    """Poisson sampling: each unit by its own coin, so the number of units varies and may be 0."""
-    if sample_rate == 1:
-        return np.arange(n_units)
-    return np.flatnonzero(noise.coins(n_units, sample_rate))
 
 
 class _GhostOverflowError(Exception):

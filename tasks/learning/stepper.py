@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
 
+from tasks.errors import PrivacyError
 from tasks.learning import gradients
-from tasks.learning.batches import Piece, Rows, Units, most_rows
+from tasks.learning.batches import NOBODY, Piece, Rows, Units, most_rows
 from tasks.recipes.base import Recipe
 
 
@@ -39,14 +41,24 @@ class Stepper:
         held = 0 if ghost else sum(p.numel() for p in wrapped.module.parameters())
         self._most = most_rows(held, math.prod(self._x.shape[1:]))
 
-    def take(self, chosen: Rows) -> None:
-        """One noisy step; large draws are clipped and summed piece by piece, so memory stays flat."""
-        left = len(chosen)
-        for piece in self._units.pieces(chosen, self._most):
-            self._differentiate(piece)
-            left -= piece.n_units
-            self._advance(final=left == 0)
-        if not len(chosen):
+    def take(self, chosen: Rows, idle: Rows = NOBODY) -> None:
+        """One noisy step; large draws are clipped and summed piece by piece, so memory stays flat.
+
+        Args:
+            chosen: numbers of the units whose gradients count.
+            idle: of others, that are worked on in the same way and add nothing.
+
+        Raises:
+            PrivacyError: idle units in mode ghost, which cannot leave one out.
+        """
+        if len(idle) and self._wrapped.mode == "ghost":
+            raise PrivacyError("ghost clipping adds up all units that it works on")
+        every, done = np.concatenate([chosen, idle]), 0
+        for piece in self._units.pieces(every, self._most):
+            self._differentiate(piece, max(0, len(chosen) - done))
+            done += piece.n_units
+            self._advance(final=done == len(every))
+        if not len(every):
             for p in self._optimizer.params:
                 p.grad, p.grad_sample = torch.zeros_like(p), torch.zeros(0, *p.shape, dtype=p.dtype)
             self._advance(final=True)
@@ -57,24 +69,26 @@ class Stepper:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
 
-    def _differentiate(self, piece: Piece) -> None:
+    def _differentiate(self, piece: Piece, counting: int) -> None:
+        """Gradients of a piece, of whose units the first so many count."""
         if self._wrapped.mode == "ghost":
             losses = self._losses(piece.rows)
             DPTensorFastGradientClipping(self._wrapped.call, self._optimizer, losses, "sum").backward()
         elif piece.owner is None:
             self._losses(piece.rows).sum().backward()  # type: ignore[no-untyped-call]
-            self._leave_out_the_infinite()
+            self._leave_out(counting)
         else:
             self._sum_by_unit(piece.n_units, piece.rows, torch.from_numpy(piece.owner))
-            self._leave_out_the_infinite()
+            self._leave_out(counting)
 
-    def _leave_out_the_infinite(self) -> None:
-        """A unit with a gradient that is not finite adds nothing: what it adds stays bounded, and unseen."""
+    def _leave_out(self, counting: int) -> None:
+        """Idle units add nothing, nor one whose gradient is not finite: what it adds stays bounded, and unseen."""
         samples = [p.grad_sample for p in self._optimizer.params]
-        finite = torch.stack([torch.isfinite(g).flatten(1).all(dim=1) for g in samples]).all(dim=0)
-        if not bool(finite.all()):
+        kept = torch.stack([torch.isfinite(g).flatten(1).all(dim=1) for g in samples]).all(dim=0)
+        kept[counting:] = False
+        if not bool(kept.all()):
             for g in samples:
-                g[~finite] = 0.0
+                g[~kept] = 0.0
 
     def _sum_by_unit(self, count: int, rows: Rows, owner: torch.Tensor) -> None:
         """grad_sample becomes each unit's sum over its rows, however many it has."""

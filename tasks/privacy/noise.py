@@ -64,8 +64,10 @@ class NoiseSource:
         return result
 
     def coins(self, n: int, probability: float) -> NDArray[np.bool_]:
-        """Shape (n,), independent, each true with `probability` (to 2^-53)."""
-        return self.uniform(n) < probability
+        """Shape (n,), independent, each true with `probability`: to 2^-64, and never likelier."""
+        if probability >= 1:
+            return np.ones(n, dtype=np.bool_)
+        return self.words(n) < np.uint64(math.floor(math.ldexp(probability, 64)))
 
     def permutation(self, n: int) -> NDArray[np.int64]:
         """0..n-1 in an order that is uniform but for 64-bit ties."""

@@ -76,7 +76,7 @@ def test_a_bound_that_is_told_to_one_site_alone_opens_nothing(tmp_path):
         "update",
         load_manifest(hub, run).initial_parameters_sha256,
         length,
-        scale_of(study, "update", length),
+        scale_of(study, "update"),
         update_norm=TERMS.start,
     )
     outbox = federation.agents["east"].outbox

@@ -24,7 +24,7 @@ from tasks.commit import load_records
 from tasks.errors import RefusedError
 from tasks.learning.clipped import ClippedSums
 from tasks.privacy.accountant import epsilon
-from tasks.privacy.shared import event_against, mechanism_of
+from tasks.privacy.shared import mechanism_of
 from tasks.reckoned import with_reckoned
 from tasks.records import SiteRound
 from tasks.study import Study
@@ -207,7 +207,7 @@ def test_the_sites_policy_says_which_epsilon_its_ledger_counts(charge):
 def test_a_repeated_round_beyond_the_plan_is_refused():
     """Every release counts: a fifth sum in a run of four would be above the study's epsilon."""
     study = shared()
-    released = tuple(event_against(mechanism_of(study, 5), 3) for _ in range(4))
+    released = (mechanism_of(study, 5).event(3),) * 4
     job = PlanJob(
         study=study,
         units=100,

@@ -17,7 +17,7 @@ from tasks.commit import load_records
 from tasks.errors import QuorumError
 from tasks.modelcard import round_card
 from tasks.privacy.accountant import epsilon
-from tasks.privacy.shared import event_against, mechanism_of
+from tasks.privacy.shared import mechanism_of
 from tasks.recipes import load_recipe
 from tasks.secagg.groups import disjoint_groups
 from tasks.stepterms import descent_for
@@ -72,7 +72,7 @@ def test_receipts_and_ledgers_count_the_noise_of_a_group(played):
     for site in world._sites:
         with closing(Ledger(site.state, site=site.settings.site, read_only=True)) as ledger:
             events = [row.entry.event for row in ledger.rows()]
-        assert events == [event_against(run, 3)] * 2
+        assert events == [run.event(3)] * 2
         assert epsilon(events, 1e-5) == pytest.approx(3.0, rel=1e-3) and epsilon(events, 1e-5) <= 3.0
 
 

@@ -31,7 +31,7 @@ from tasks.errors import RefusedError
 from tasks.modelcard import privacy, site_metrics
 from tasks.privacy.events import GaussianEvent
 from tasks.privacy.noise import NoiseSource
-from tasks.privacy.shared import event_against, mechanism_of
+from tasks.privacy.shared import mechanism_of
 from tasks.recipes import study_recipe
 from tasks.stepterms import descent_for
 from tests.federation import FOUR, write_site
@@ -87,7 +87,7 @@ def test_a_round_is_the_mean_of_where_the_sites_came_to(played):
 def test_the_site_debits_the_price_of_all_its_steps(played):
     """One sum a round, whose noise is for five clip norms: the ledger has it from the approved study alone."""
     world, study = played
-    event = event_against(mechanism_of(study, 5), 3)
+    event = mechanism_of(study, 5).event(3)
     for site in world._sites:
         with closing(Ledger(site.state, site=site.settings.site)) as ledger:
             assert [row.entry.event for row in ledger.rows()] == [event] * 2
@@ -254,10 +254,10 @@ def test_a_hub_that_lies_gets_no_step_for_nothing(tmp_path):
     )
 
     job = PlanJob(
-        study=study, units=100, noise_multiplier=event_against(mechanism_of(cheap, 5), 3).noise_multiplier,
+        study=study, units=100, noise_multiplier=mechanism_of(cheap, 5).event(3).noise_multiplier,
         released=(), history=(), rounds_left=2, limit_epsilon=1e4, limit_delta=1e-5, dimension=5,
     )  # fmt: skip
-    assert protect.work(job, Path(), lambda _: None, 0.0).event == event_against(mechanism_of(study, 5), 3)
+    assert protect.work(job, Path(), lambda _: None, 0.0).event == mechanism_of(study, 5).event(3)
     with pytest.raises(RefusedError) as caught:
         check_steps(Ticket.model_construct(operation=Operation.TRAIN, steps=STEPS), study)
     assert caught.value.code == Code.BAD_TICKET

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from flows.cli import main
 from simulation.audited import run_audited
@@ -147,7 +148,7 @@ def fault_in_clipping(monkeypatch):
 def fault_in_steps(monkeypatch):
     """Noise for one sum and receipts that count one, in a run of five."""
     plan, views = shared.mechanism, Mechanism.views
-    monkeypatch.setattr(shared, "_planned", lambda *terms: plan(*terms[:-2], 1, terms[-1]))
+    monkeypatch.setattr(shared, "_planned", lambda *terms: plan(*terms[:6], 1, *terms[7:]))
     monkeypatch.setattr(
         Mechanism, "views", lambda self, delta, delivered=None, steps=None: views(self, delta, delivered, 1)
     )
@@ -171,12 +172,53 @@ def test_local_steps_are_audited_as_they_are(tmp_path):
 def test_local_steps_that_are_accounted_as_one_ring(tmp_path, monkeypatch):
     """Noise for one clip norm, a record that moves four: every receipt says what it said before."""
     plan = shared.mechanism
-    monkeypatch.setattr(shared, "_planned", lambda *terms: plan(*terms[:-1], 1))
+    monkeypatch.setattr(shared, "_planned", lambda *terms: plan(*terms[:7], 1, *terms[8:]))
 
     seen = audited(tmp_path, of_local_steps())
 
     assert seen.epsilon["north"] == pytest.approx(3.0, rel=1e-3), "nobody was told"
     assert found(seen).alarm
+
+
+def of_draws(rate=0.1, **changes):
+    terms = a_shared_study(**changes).privacy.model_dump(exclude_none=True) | {"sample_rate": rate}
+    return a_shared_study(
+        privacy=terms, **{key: changes[key] for key in changes.keys() - {"epsilon", "delta"}}
+    )
+
+
+def test_a_canary_is_drawn_as_the_accountant_assumes(tmp_path):
+    """With next to no noise: clip_norm in the sum where its coin fell, nothing else; never one that is out."""
+    seen = audited(tmp_path, of_draws(0.3, epsilon=300, delta=0.1))
+    inside = np.concatenate([c.inside for c in seen.canaries.values()])
+    scores = np.concatenate([c.scores for c in seen.canaries.values()])
+    times = np.rint(scores)
+
+    assert np.abs(scores - times).max() < 0.4
+    assert not times[~inside].any() and set(times[inside]) == {0.0, 1.0}
+    assert stats.binomtest(int(times.sum()), int(inside.sum()), 0.3).pvalue > 1e-6
+
+
+@pytest.mark.long
+def test_right_draws_are_not_accused(tmp_path):
+    """Seldom in a sum, and with less noise for it: what the canaries show lies below the claim."""
+    seen = audited(tmp_path, of_draws(0.25, rounds=4))
+
+    result = found(seen)
+
+    assert not result.alarm
+    assert result.epsilon_lower_bound < seen.epsilon["north"] == pytest.approx(3.0, rel=1e-3)
+    assert result.together.mu < result.together.mu_claimed == pytest.approx(mu_of(3.0, DELTA), rel=1e-3)
+
+
+def test_a_sampler_that_leaves_nobody_out_rings(tmp_path, monkeypatch):
+    """Everybody in each sum, with the noise for one in ten: every receipt says what it said before."""
+    monkeypatch.setattr(clipped, "drawn", lambda units, *_: np.arange(units))
+
+    seen = audited(tmp_path, of_draws())
+
+    assert seen.epsilon["north"] == pytest.approx(3.0, rel=1e-3), "nobody was told"
+    assert found(seen).alarm and found(seen).together.z > 3.1
 
 
 @pytest.mark.parametrize(

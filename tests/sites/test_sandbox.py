@@ -25,7 +25,7 @@ from sites.workplace import Workplace
 from tasks import parameters
 from tasks.codes import Code
 from tasks.errors import RefusedError
-from tasks.privacy.shared import event_against, mechanism_of
+from tasks.privacy.shared import mechanism_of
 from tasks.recipes import load_recipe
 from tests.federation import write_site
 from tests.flows.test_distributed import shared
@@ -92,7 +92,7 @@ class Staying:
         source = site.settings.sources["toy"]
         self.rows = {"site": "north", "study": self.study, "source": source, "base": site.base}
         run = mechanism_of(self.study, 5)
-        event = event_against(run, 3, steps)
+        event = run.event(3, steps)
         self.job = StepsJob(**self.rows, round=1, event=event, seeded_noise=False, threads=1)
         recipe = load_recipe(self.study.recipe, self.study.recipe_settings)
         self._given = parameters.to_bytes(recipe.initial_parameters(self.study.seed))

@@ -107,3 +107,36 @@ def test_local_steps_are_no_longer_than_their_proof_allows():
     assert descent_of(run, 100, 0.5).rate == descent(run.mu(3), 100, 2.0, 9, 12).rate > terms.rate
     with pytest.raises(AggregationError, match="does not bound"):
         descent_of(run, 100, None)
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.2])
+def test_a_sum_of_drawn_units_stands_for_that_of_all(rate):
+    """On average the step is that on the sum of everybody; whoever sees both models knows the sum that was opened."""
+    start = {"w": np.array([1.0, -2.0], dtype=np.float64)}
+    terms = Descent(0.5, 100, sample_rate=rate)
+    total = np.array([10.0, 4.0])
+    moved = stepped(start, rate * total, terms)
+
+    assert moved["w"] == pytest.approx(stepped(start, total, Descent(0.5, 100))["w"])
+    assert total_of(start, moved, terms) == pytest.approx(rate * total)
+
+
+def test_the_way_counts_the_noise_and_the_draw():
+    """Steps that nothing pulls back, of gradients as long as clipping lets them be: as far away as DRIFT says."""
+    run = mechanism(3.0, 1e-5, 2.0, 4, 1, 5, 30, sample_rate=0.1)
+    units, rng = 200, np.random.default_rng(0)
+    terms = descent_of(run, units, None)
+    std = 2.0 * run.event(3).noise_multiplier
+    gradients = rng.normal(size=(units, 5))
+    gradients *= 2.0 / np.linalg.norm(gradients, axis=1)[:, None]
+    gradients -= gradients.mean(axis=0)
+    ends = []
+    for _ in range(400):
+        drawn = rng.random((30, units)) < 0.1
+        sums = drawn @ gradients + rng.normal(size=(30, 5)) * std
+        ends.append(terms.rate * sums.sum(axis=0) / 0.1 / units)
+
+    assert np.sqrt(np.square(ends).sum(axis=1).mean()) == pytest.approx(DRIFT, rel=0.1)
+    assert terms.rate < descent(0.1 * run.mu(3), units, 2.0, 5, 30).rate, (
+        "the noise alone would let it go farther"
+    )

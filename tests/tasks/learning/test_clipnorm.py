@@ -143,7 +143,7 @@ def test_nobody_drawn_is_counted_as_nobody(recipe, records, monkeypatch):
     from tasks.learning import dp_sgd
 
     model, (x, y) = recipe("linear"), records()
-    monkeypatch.setattr(dp_sgd, "_drawn", lambda *_: np.arange(0))
+    monkeypatch.setattr(dp_sgd, "drawn", lambda *_: np.arange(0))
     clip = adaptive(1.0)
 
     trained(model, x, y, clip)

@@ -168,7 +168,7 @@ def test_the_noise_has_the_promised_size(recipe, records, run):
 def test_poisson_batches_are_binomial():
     """The accountant assumes one coin per unit; shuffled batches of fixed size would not be covered."""
     noise = NoiseSource.seeded("poisson")
-    sizes = np.array([len(dp_sgd._drawn(60, 0.1, noise)) for _ in range(4000)])
+    sizes = np.array([len(dp_sgd.drawn(60, 0.1, noise)) for _ in range(4000)])
 
     assert abs(sizes.mean() - 6) < 4 * np.sqrt(5.4 / 4000)
     assert abs(sizes.var() / 5.4 - 1) < 0.1
@@ -180,7 +180,7 @@ def test_a_poisson_step_divides_by_the_expected_batch(recipe, records, run, monk
     model, (x, y) = recipe("linear"), records(30)
     start, drawn, seen = model.parameters(), np.array([2, 3, 17, 29]), []
     draws = iter([drawn, np.arange(0), np.arange(0)])
-    monkeypatch.setattr(dp_sgd, "_drawn", lambda *_: next(draws))
+    monkeypatch.setattr(dp_sgd, "drawn", lambda *_: next(draws))
 
     new = run(model, x, y, clip=0.4, batch_size=10, seen=seen)
 
@@ -194,7 +194,7 @@ def test_a_poisson_step_divides_by_the_expected_batch(recipe, records, run, monk
 def test_an_empty_draw_is_a_step_of_pure_noise(name, recipe, records, run, monkeypatch):
     """Skipping it would tell that the draw was empty, and it has been paid for."""
     model, (x, y) = recipe(name), records()
-    monkeypatch.setattr(dp_sgd, "_drawn", lambda *_: np.arange(0))
+    monkeypatch.setattr(dp_sgd, "drawn", lambda *_: np.arange(0))
     seen = []
 
     quiet = run(model, x, y, seen=seen)

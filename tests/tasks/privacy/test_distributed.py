@@ -12,12 +12,12 @@ from tasks.privacy.calibration import noise_multiplier
 from tasks.privacy.discrete import discrete_gaussian
 from tasks.privacy.distributed import (
     LEAST_STD,
+    Mechanism,
     lattice_slack,
     mechanism,
     mu,
     scale_bits_for,
     sensitivity,
-    views,
     words_of_share,
 )
 from tasks.privacy.events import GaussianEvent
@@ -43,9 +43,9 @@ def a_study(sites=4, missing=1, target=1.0, delta=1e-5, steps=20, dimension=100,
 def test_the_promise_holds_with_as_many_missing_as_allowed(sites, data, target, steps, dimension, clip):
     """t sites lost, or on the hub's side: the epsilon of the study, never more, and hardly less."""
     missing = data.draw(st.integers(0, sites // 2))
-    _, moved, share = a_study(sites, missing, target, steps=steps, dimension=dimension, clip=clip)
-    one_lost = views(moved, share, sites - missing, 0, steps, 1e-5, dimension)
-    all_here = views(moved, share, sites, missing, steps, 1e-5, dimension)
+    bits, _, share = a_study(sites, missing, target, steps=steps, dimension=dimension, clip=clip)
+    run = Mechanism(clip, sites, missing, dimension, steps, bits, share)
+    one_lost, all_here = run.views(1e-5, delivered=sites - missing), run.views(1e-5)
 
     for bound in (one_lost.hub, all_here.hub_with_missing):
         assert target * (1 - 1e-4) <= bound <= target * (1 + 1e-4)
@@ -68,18 +68,20 @@ def test_a_planned_run_keeps_the_studys_epsilon(sites, data, target, steps):
 @pytest.mark.parametrize(("sites", "against_all"), [(3, 1.8), (4, 2.2), (10, 3.6), (20, 5.4), (50, 9.4)])
 def test_what_is_left_against_everybody_else(sites, against_all):
     """The number that a data protection officer asks for: nominal epsilon 1, all others together."""
-    _, moved, share = a_study(sites, missing=0)
-    seen = views(moved, share, sites, 0, 20, 1e-5, 100)
+    bits, _, share = a_study(sites, missing=0)
+    seen = Mechanism(1.0, sites, 0, 100, 20, bits, share).views(1e-5)
     assert seen.hub == pytest.approx(1, rel=1e-4)
     assert seen.all_others == pytest.approx(against_all, abs=0.05)
 
 
 def test_sums_compose_exactly():
     """mu^2 adds: four times the steps are twice mu, and one event of the ledger says the same."""
-    _, moved, share = a_study(missing=0)
+    bits, moved, share = a_study(missing=0)
     assert mu(moved, share, 4, 80) == pytest.approx(2 * mu(moved, share, 4, 20), rel=1e-12)
     event = GaussianEvent(noise_multiplier=share * 2 / moved, sample_rate=1.0, steps=20)
-    assert epsilon([event], 1e-5) == pytest.approx(views(moved, share, 4, 0, 20, 1e-5, 100).hub, rel=1e-6)
+    assert epsilon([event], 1e-5) == pytest.approx(
+        Mechanism(1.0, 4, 0, 100, 20, bits, share).views(1e-5).hub, rel=1e-6
+    )
 
 
 def test_the_lattice_is_invisible():
@@ -127,7 +129,7 @@ def test_a_share_outside_the_lattice_is_refused():
         with pytest.raises(PrivacyError, match="choose the scale"):
             words_of_share(5.0, moved, 4, 1)
     with pytest.raises(PrivacyError, match="no noise is left"):
-        views(2.0**20, 2**20, 2, 2, 1, 1e-5, 10)
+        Mechanism(1.0, 4, 2, 10, 1, 20, 2**20).views(1e-5, delivered=0)
 
 
 @pytest.mark.parametrize(("records", "label_epochs"), [(30, 15)])
