@@ -24,7 +24,7 @@ from tasks.errors import SecureSumError
 from tasks.follow import Again, Answer, Follower, follow_all, never
 from tasks.masked import check_masked
 from tasks.plan import RoundPlan
-from tasks.seats import Seats
+from tasks.seats import Seats, is_silent
 from tasks.sums import add_up
 from tasks.validation import voted_out
 from tasks.waiting import Waiting
@@ -52,6 +52,8 @@ def evaluate(
 ) -> Evaluated:
     """Wait for the scores of one candidate, as long as for the updates; sites that stay silent are left out.
 
+    Once the quorum has scored, a site that shows no sign of life is not waited for: it fell after it had trained.
+
     With `seats` the hub sees the sum of the sites' statistics alone, and own figures of those that show them. It
     pools nothing where too few sites are there to open the sum.
     """
@@ -62,7 +64,7 @@ def evaluate(
         if answer.ok and answer.known_at is not None:
             waiting.delivered(answer.known_at - answer.ticket.issued_at, answer.known_at)
 
-    answers = follow_all(hub, followers, heard)
+    answers = follow_all(hub, followers, heard, lambda site: waiting.quorate and is_silent(hub, site))
     scores = {a.site: a.receipt.scores for a in answers if a.ok and a.receipt and a.receipt.scores}
     own = {site: s.metrics for site, s in scores.items()}
     if seats is None:

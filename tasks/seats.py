@@ -22,7 +22,7 @@ from tasks.codes import Code, Operation
 from tasks.contracts import Keys, Ticket
 from tasks.dispatch import ask_again, dispatch
 from tasks.errors import SecureSumError
-from tasks.follow import Answer, Follower
+from tasks.follow import Answer, Follower, follow_all
 from tasks.plan import RoundPlan
 from tasks.propose import approved_version
 from tasks.quorum import too_few
@@ -174,21 +174,13 @@ def hear(
     def again(ticket: Ticket, code: Code) -> Ticket | None:
         return ask_again(hub, plan, ticket, code)
 
-    followers = {site: Follower(hub, tickets[site], again, waiting, for_people=True) for site in sites}
-    found: dict[str, Answer] = {}
-    while True:
-        for site in [site for site in followers if site not in found]:
-            answer = followers[site].look()
-            if answer is None and waiting.quorate and is_silent(hub, site):
-                answer = followers[site].give_up()
-            if answer is None:
-                continue
-            found[site] = answer
-            if answer.ok and answer.known_at is not None:
-                waiting.delivered(answer.known_at - answer.ticket.issued_at, answer.known_at)
-        if len(found) == len(followers):
-            return found
-        hub.wait(hub.pause)
+    def heard(answer: Answer) -> None:
+        if answer.ok and answer.known_at is not None:
+            waiting.delivered(answer.known_at - answer.ticket.issued_at, answer.known_at)
+
+    followers = [Follower(hub, tickets[site], again, waiting, for_people=True) for site in sites]
+    answers = follow_all(hub, followers, heard, lambda site: waiting.quorate and is_silent(hub, site))
+    return {answer.site: answer for answer in answers}
 
 
 def said(heard: Mapping[str, Answer], model: type[M]) -> list[M]:

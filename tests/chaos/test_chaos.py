@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos.faults import NETWORK, PLAIN, SERVERS, Fault, all_faults, chosen, impossible
+from tests.chaos.faults import LOSING, NETWORK, PLAIN, SERVERS, Fault, all_faults, chosen, impossible, losses
 from tests.chaos.invariants import violations
 from tests.chaos.plays import nothing
 from tests.chaos.run import WORLDS
@@ -80,6 +80,7 @@ IN_LOCKSTEP = {
         "steps": STEPS,
     }
 }
+LOSING_FAULTS = ["agent: lost", "agent: away after vector kept", "agent + hub: lost, and kill -9"]
 LOCKSTEP_FAULTS = [
     "hub: kill after put step",
     "agent: kill after vector kept",
@@ -139,6 +140,19 @@ def test_a_run_in_lockstep_survives(made, tmp_path_factory, name):
     world = _world(made, PLAIN, tmp_path_factory, **IN_LOCKSTEP)
 
     world.play(f"toy-{LOCKSTEP_FAULTS.index(name):02d}", kinds[PLAIN, name].play)
+    world.settle()
+
+    assert violations(world) == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", LOSING_FAULTS)
+def test_a_run_in_lockstep_survives_the_loss_of_a_site(made, tmp_path_factory, name):
+    """The others sign the list without it; its own ledger and what the hub shows of it agree."""
+    kinds = {f.title: f for f in losses(random.Random(name), ROUNDS, STEPS)}
+    world = _world(made, LOSING, tmp_path_factory, **IN_LOCKSTEP)
+
+    world.play(f"toy-{LOSING_FAULTS.index(name):02d}", kinds[name].play)
     world.settle()
 
     assert violations(world) == []

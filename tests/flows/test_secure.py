@@ -65,6 +65,21 @@ def undisturbed(tmp_path_factory):
     return found
 
 
+def test_a_site_that_falls_between_training_and_scoring_holds_nobody_up(tmp_path):
+    """The round is committed with its update, and the others' figures: not at the deadline, which may be a night away."""
+
+    def rule(key, data):
+        fallen = world.hub.store.list("sites/west/in/tickets/toy-1/00001-01-evaluate")
+        return None if key.startswith("sites/west/out/") and fallen else data
+
+    world = four(tmp_path, rule)
+    world.run(secure(rounds=1, deadline_s=1e5), "toy-1")
+    record = last(world.hub, "toy-1")
+
+    assert record.cohort == FOUR and record.metrics.auroc is not None
+    assert record.phases.evaluate < 1000  # by the simulation's own clock
+
+
 def test_each_object_of_a_round_has_its_place_in_a_ticket(tmp_path):
     """A site that may not write gets addresses for what layout.answer_parts lists, also in a secure sum."""
     written: set[str] = set()
