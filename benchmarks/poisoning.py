@@ -26,7 +26,7 @@ import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -44,11 +44,12 @@ from tasks.aggregation.grouped import Combined, combine_groups
 from tasks.aggregation.reputation import reputation
 from tasks.parameters import Parameters
 from tasks.rules import Aggregation
-from tasks.secagg.groups import Group, disjoint_groups, fixed_groups
+from tasks.secagg.groups import disjoint_groups, fixed_groups
 from tasks.validation import is_better, voted_out
 from tasks.weights import RecordWeights
 
 DRAWS = 10  # of the groups that sites vote on
+VOTING, GROUPED = 6, 9  # sites: two groups of three, or three
 
 
 class Memory:
@@ -65,6 +66,15 @@ class Memory:
 
 
 Combine = Callable[[dict[str, Update], Memory], Update]
+
+
+class Row(NamedTuple):
+    """A row of the table: `least` sites that it needs, and over how many draws of groups the worst is told."""
+
+    combine: Combine
+    least: int = 1
+    draws: int = 1
+    middle: bool = False  # tell the middle of the draws as well
 
 
 def plain(name: str) -> Combine:
@@ -99,21 +109,18 @@ def grouped(name: str, drawn: bool, adaptive: bool = False, vote: bool = False) 
     def combine(updates: dict[str, Update], memory: Memory) -> Update:
         memory.round += 1
         sites, least = list(updates), 2 if vote else 3
-        found = (
+        parts = (
             disjoint_groups(sites, 3, memory.draw, "poisoning", memory.round, least)
             if drawn
             else fixed_groups(sites, sites, 3, memory.draw, "poisoning", least)
         )
-        parts = [Group(part) for part in found]
         standing = {s: one.weight for s, one in reputation(memory.verdicts).items()} if drawn else {}
-        sums = (
-            (g, {k: v.sum(axis=0) for k, v in stacked([updates[s] for s in g.sites]).items()}) for g in parts
-        )
+        sums = ((g, {k: v.sum(axis=0) for k, v in stacked([updates[s] for s in g]).items()}) for g in parts)
         combined = combine_groups(sums, memory.bound, name, standing, vote)
         combined = voted(combined, memory)
         memory.verdicts.append(combined.groups)
         if adaptive:
-            shares = [np.mean([is_within(norm(updates[s]), memory.bound) for s in g.sites]) for g in parts]
+            shares = [np.mean([is_within(norm(updates[s]), memory.bound) for s in g]) for g in parts]
             terms = AdaptiveNorm(start=memory.bound, least=1e-3, most=1e3)
             memory.bound = terms.after(memory.bound, float(np.median(shares)))
         return combined.update
@@ -139,24 +146,28 @@ def voted(combined: Combined, memory: Memory) -> Combined:
     return combined if dropped is None else candidates[dropped]
 
 
-RULES: dict[str, Combine] = {
-    "mean": plain("mean"),
-    "mean, update_norm": bounded_mean,
-    "mean, adaptive norm": adaptive_mean,
-    "mean, update_norm, weights": weighted_mean,
-    "clipped_mean": plain("clipped_mean"),
-    "median": plain("median"),
-    "trimmed_mean": plain("trimmed_mean"),
-    "geometric_median": plain("geometric_median"),
-    "groups drawn anew, median": grouped("median", drawn=True),
-    "groups drawn anew, geometric_median": grouped("geometric_median", drawn=True),
-    "fixed groups, median": grouped("median", drawn=False),
-    "fixed groups, geometric_median": grouped("geometric_median", drawn=False),
-    "fixed groups, geometric_median, adaptive norm": grouped("geometric_median", drawn=False, adaptive=True),
-    "groups drawn anew, adaptive norm, vote": grouped(
-        "geometric_median", drawn=True, adaptive=True, vote=True
+RULES: dict[str, Row] = {
+    "mean": Row(plain("mean")),
+    "mean, update_norm": Row(bounded_mean),
+    "mean, adaptive norm": Row(adaptive_mean),
+    "mean, update_norm, weights": Row(weighted_mean),
+    "clipped_mean": Row(plain("clipped_mean")),
+    "median": Row(plain("median")),
+    "trimmed_mean": Row(plain("trimmed_mean")),
+    "geometric_median": Row(plain("geometric_median")),
+    "groups drawn anew, median": Row(grouped("median", drawn=True), GROUPED),
+    "groups drawn anew, geometric_median": Row(grouped("geometric_median", drawn=True), GROUPED),
+    "fixed groups, median": Row(grouped("median", drawn=False), GROUPED),
+    "fixed groups, geometric_median": Row(grouped("geometric_median", drawn=False), GROUPED),
+    "fixed groups, geometric_median, adaptive norm": Row(
+        grouped("geometric_median", drawn=False, adaptive=True), GROUPED
     ),
-    "fixed groups, adaptive norm, vote": grouped("geometric_median", drawn=False, adaptive=True, vote=True),
+    "groups drawn anew, adaptive norm, vote": Row(
+        grouped("geometric_median", drawn=True, adaptive=True, vote=True), VOTING, DRAWS
+    ),
+    "fixed groups, adaptive norm, vote": Row(
+        grouped("geometric_median", drawn=False, adaptive=True, vote=True), VOTING, DRAWS, middle=True
+    ),
 }
 
 
@@ -182,23 +193,22 @@ def measure(world: World, rounds: int, say: Callable[[str], None]) -> dict[str, 
     model = world.recipe.initial_parameters(0)
     bound = 1.5 * float(np.median([norm(world.train(model, part)) for part in world.sites.values()]))
     result: dict[str, dict[str, float]] = {}
-    for name, combine in RULES.items():
-        vote = name.endswith("vote")
-        if "groups" in name and len(world.sites) < 9 and not vote:
-            continue  # three disjoint groups of three
+    for name, how in RULES.items():
+        if len(world.sites) < how.least:
+            continue
         rows = []
-        for draw in range(DRAWS if vote else 1):
+        for draw in range(how.draws):
             say(f"{world.name}: {name}")
 
             def played(attack: Attack | None, who: str) -> list[Parameters]:
-                return [play(world, combine, rounds, bound, attack, who, draw)]  # noqa: B023
+                return [play(world, how.combine, rounds, bound, attack, who, draw)]  # noqa: B023
 
             rows.append(row_of(world, played))
         result[name] = {key: (min if key == "no attack" else max)(r[key] for r in rows) for key in rows[0]}
-        if name.startswith("fixed") and vote:
+        if how.middle:
             middle = {key: float(np.median([row[key] for row in rows])) for key in rows[0]}
             result[f"{name}: the middle of {DRAWS} draws"] = middle
-    if len(world.sites) >= 9:
+    if len(world.sites) >= GROUPED:
         result |= measure_noised(world, say)
     return result
 

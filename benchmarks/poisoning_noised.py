@@ -21,7 +21,6 @@ from tasks.aggregation.grouped import combine_groups
 from tasks.learning.clipped import ClippedSums
 from tasks.parameters import Parameters
 from tasks.privacy.shared import mechanism_of
-from tasks.secagg.groups import Group
 from tasks.stepterms import descent_for
 from tasks.study import Study
 
@@ -102,7 +101,7 @@ def _total(
     if not study.aggregation.groups:
         return _sum(list(words.values()))
     parts = study.groups(study.sites, "poisoning", number)
-    sums = ((Group(part), parameters.shaped(_sum([words[s] for s in part]), like)) for part in parts)
+    sums = ((part, parameters.shaped(_sum([words[s] for s in part]), like)) for part in parts)
     one = combine_groups(sums, None, study.aggregation.rule).update
     return len(words) * parameters.flat(one)
 

@@ -25,7 +25,7 @@ from tasks.records import Summed
 from tasks.rules import Aggregation
 from tasks.seats import Seats
 from tasks.secagg.fixedpoint import Words, numbers_in, word_type
-from tasks.secagg.groups import Group
+from tasks.secagg.groups import Part
 from tasks.secagg.keys import MaskSeeds
 from tasks.secagg.masks import MaskStream
 from tasks.secagg.messages import SumTerms, Survivors
@@ -116,10 +116,10 @@ def counted(total: Total, terms: Aggregation) -> float:
     return terms.weights.together(float(numbers_in(word, total.scale_bits)[0]), sites)
 
 
-def sums_of(total: Total, base: Parameters) -> Iterator[tuple[Group, Parameters]]:
+def sums_of(total: Total, base: Parameters) -> Iterator[tuple[Part, Parameters]]:
     """Each group with the sum of its sites' updates, one after another."""
     for part, words in total.parts.items():
-        yield Group(part), _decoded(words, total.scale_bits, base)
+        yield part, _decoded(words, total.scale_bits, base)
 
 
 def share_within(total: Total) -> float:

@@ -21,7 +21,7 @@ from tasks.aggregation.stack import Floats, Stack
 from tasks.errors import AggregationError
 from tasks.parameters import Parameters
 from tasks.records import GroupSeen
-from tasks.secagg.groups import LEAST_GROUPS, Group
+from tasks.secagg.groups import LEAST_GROUPS, Part
 
 RULES = {
     "median": robust.median,
@@ -40,7 +40,7 @@ class Combined(NamedTuple):
 
 
 def combine_groups(
-    sums: Iterable[tuple[Group, Parameters]],
+    sums: Iterable[tuple[Part, Parameters]],
     bound: float | None,
     rule: str = "median",
     standing: Mapping[str, float] | None = None,
@@ -58,7 +58,7 @@ def combine_groups(
     Raises:
         AggregationError: no group is left, or forms that differ.
     """
-    groups = list[Group]()
+    groups = list[Part]()
     with Stack(_means(sums, groups)) as stack:
         beyond = robust.norms(stack) > (np.inf if bound is None else bound * (1 + _SLACK))
         if beyond.all():
@@ -66,8 +66,8 @@ def combine_groups(
                 f"all {len(groups)} groups passed update_norm {bound}: sites of every group run other code, or the "
                 f"bound is not the one that sites were given. Nothing was combined"
             )
-        trust = [min((standing or {}).get(site, 1.0) for site in group.sites) for group in groups]
-        weights = np.array([len(g.sites) * t for g, t in zip(groups, trust, strict=True)])
+        trust = [min((standing or {}).get(site, 1.0) for site in group) for group in groups]
+        weights = np.array([len(g) * t for g, t in zip(groups, trust, strict=True)])
         update, seen = _combined(stack, groups, weights, beyond, rule)
         counted = np.flatnonzero(~beyond) if validated and (~beyond).sum() > 1 else ()
         without = {int(i): _combined(stack, groups, weights, beyond, rule, int(i)) for i in counted}
@@ -76,7 +76,7 @@ def combine_groups(
 
 def _combined(
     stack: Stack,
-    groups: list[Group],
+    groups: list[Part],
     weights: Floats,
     beyond: NDArray[np.bool_],
     rule: str,
@@ -93,21 +93,21 @@ def _combined(
     else:
         update = RULES[rule](stack, shares.tolist())
         # a mean of n vectors differs from the whole by about 1/sqrt(n)
-        far = robust.distances(stack, update) * np.sqrt([len(group.sites) for group in groups])
+        far = robust.distances(stack, update) * np.sqrt([len(group) for group in groups])
     far[~counts] = np.inf
     ranks = (_ranks(far) - 0.5) / len(groups)
     seen = (
-        GroupSeen(sites=g.sites, rank=float(ranks[i]), beyond=bool(beyond[i]), dropped=i == dropped)
+        GroupSeen(sites=g, rank=float(ranks[i]), beyond=bool(beyond[i]), dropped=i == dropped)
         for i, g in enumerate(groups)
     )
     return update, tuple(seen)
 
 
-def _means(sums: Iterable[tuple[Group, Parameters]], groups: list[Group]) -> Iterator[Parameters]:
+def _means(sums: Iterable[tuple[Part, Parameters]], groups: list[Part]) -> Iterator[Parameters]:
     """The groups' means one by one; `groups` grows along."""
     for group, total in sums:
         groups.append(group)
-        count = np.float32(len(group.sites))
+        count = np.float32(len(group))
         yield {name: (array / count).astype(np.float32) for name, array in total.items()}
 
 

@@ -45,7 +45,6 @@ def train(
         y,
         units,
         local=local,
-        privacy=privacy,
         noise_multiplier=noise_multiplier,
         noise=noise,
         progress=progress,

@@ -30,7 +30,7 @@ from tasks.learning.stepper import Stepper
 from tasks.parameters import Parameters
 from tasks.privacy.noise import NoiseSource
 from tasks.recipes.base import Recipe
-from tasks.study import Local, Privacy
+from tasks.study import Local
 
 _NOISE_AT_ONCE = 2**20  # numbers noised at a time, so that wide layers need no float64 copy
 
@@ -43,7 +43,6 @@ def train(
     units: NDArray[np.int64] | None,
     *,
     local: Local,
-    privacy: Privacy,
     noise_multiplier: float,
     noise: NoiseSource,
     progress: Callable[[int, int], None],
@@ -58,7 +57,6 @@ def train(
         y: shape (n,), targets.
         units: shape (n,), equal where records are of one person; None: each record is a unit.
         local: epochs, batch size (in units), optimiser, learning rate.
-        privacy: of the study.
         noise_multiplier: standard deviation of the noise on the sum / clip_norm, > 0; of sum and count together, where
             the clip norm adapts.
         noise: coins and noise.
@@ -77,8 +75,8 @@ def train(
     """
     if not noise_multiplier > 0:
         raise PrivacyError(
-            f"private training in mode {privacy.mode} needs noise, got noise_multiplier {noise_multiplier}; plan the "
-            f"run first, or set privacy.mode to none"
+            f"private training needs noise, got noise_multiplier {noise_multiplier}; plan the run first, or set "
+            f"privacy.mode to none"
         )
     args = (recipe, parameters, x, y, Units(units, len(x)), local, clip, noise_multiplier, noise)
     try:

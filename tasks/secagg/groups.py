@@ -22,20 +22,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
 
 from tasks.errors import SecureSumError
 
 LEAST_GROUPS = 3  # of two nobody can say which one is wrong, but where sites score both (`least` 2)
 
 
-class Group(NamedTuple):
-    """Sites whose vectors are summed together, sorted."""
-
-    sites: tuple[str, ...]
-
-
-Parts = tuple[tuple[str, ...], ...]
+Part = tuple[str, ...]
+"""Sites whose vectors are summed together, sorted."""
+Parts = tuple[Part, ...]
 
 
 def disjoint_groups(

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from tasks.aggregation.grouped import combine_groups
 from tasks.aggregation.reputation import DOUBT, LEAST, SUSPECT, reputation
 from tasks.errors import AggregationError, SecureSumError
-from tasks.secagg.groups import Group, disjoint_groups, fixed_groups
+from tasks.secagg.groups import disjoint_groups, fixed_groups
 from tests.federation import a_study
 
 
@@ -16,7 +16,7 @@ def names(n):
 
 
 def design(*groups):
-    return tuple(Group(tuple(group)) for group in groups)
+    return tuple(tuple(group) for group in groups)
 
 
 def drawn(n, run, round_):
@@ -148,7 +148,7 @@ def test_a_group_that_was_voted_out_tells_its_members_apart_over_rounds():
     for round_ in range(1, 26):
         groups = design(*disjoint_groups(names(8), 3, 0, "run", round_, 2))
         whole = combine_groups(sums_of(groups, updates_of(8, rng)), None, "median", validated=True)
-        place = next(i for i, group in enumerate(groups) if "s03" in group.sites)
+        place = next(i for i, group in enumerate(groups) if "s03" in group)
         verdicts.append(whole.without[place].groups)
 
     assert [site for site, standing in reputation(verdicts).items() if standing.suspect] == ["s03"]
@@ -156,7 +156,7 @@ def test_a_group_that_was_voted_out_tells_its_members_apart_over_rounds():
 
 def sums_of(groups, updates):
     for group in groups:
-        yield group, {"w": np.sum([updates[s] for s in group.sites], axis=0).astype(np.float32)}
+        yield group, {"w": np.sum([updates[s] for s in group], axis=0).astype(np.float32)}
 
 
 def updates_of(n, rng, liar=None, lie=None):
