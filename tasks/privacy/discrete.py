@@ -7,7 +7,7 @@ keystream: each coin of probability a/b is one uniform integer below b.
 
 Source: Canonne, Kamath and Steinke 2020, algorithms 1 to 3, arXiv:2004.00010.
 OpenDP's sampler, the vetted one, takes 20 s for a million draws (here about half a second)
-and 265 MB on disk, too much for a site; the tests compare the distribution with the definition.
+and 265 MB on disk, too much for a site; the tests compare this one with it, and with the definition.
 """
 
 from __future__ import annotations
