@@ -55,15 +55,21 @@ def pooled(recipe: LogisticRegression, parts: Sequence[Part], clip: float = NO_C
 
 
 def distributed(
-    recipe: LogisticRegression, parts: Sequence[Part], epsilon: float, seed: str, *, lost: int = 0
+    recipe: LogisticRegression,
+    parts: Sequence[Part],
+    epsilon: float,
+    seed: str,
+    *,
+    lost: int = 0,
+    clip: float = CLIP,
 ) -> Parameters:
     """Shares of noise in integers; with `lost` 1 or more, so many sites are gone from each step, others each time."""
-    run = planned(epsilon, len(parts), lost, _dimension(recipe))
-    terms = descent(run.mu(run.sites - run.missing), _units(parts), CLIP, run.dimension, STEPS)
+    run = planned(epsilon, len(parts), lost, _dimension(recipe), clip)
+    terms = descent(run.mu(run.sites - run.missing), _units(parts), clip, run.dimension, STEPS)
     sources = _sources("distributed", seed, len(parts))
     draw = np.random.default_rng(NoiseSource.seeded("lost", seed).words(1)[0])
 
-    sums = _clipped(recipe, parts)
+    sums = _clipped(recipe, parts, clip)
 
     def total(at: Parameters) -> NDArray[np.float64]:
         gone = set(draw.choice(len(parts), lost, replace=False)) if lost else set()
@@ -161,8 +167,8 @@ def alone(recipe: LogisticRegression, parts: Sequence[Part]) -> list[Parameters]
 
 
 @lru_cache
-def planned(epsilon: float, sites: int, missing: int, dimension: int) -> Mechanism:
-    return mechanism(epsilon, DELTA, CLIP, sites, missing, dimension, STEPS)
+def planned(epsilon: float, sites: int, missing: int, dimension: int, clip: float = CLIP) -> Mechanism:
+    return mechanism(epsilon, DELTA, clip, sites, missing, dimension, STEPS)
 
 
 @lru_cache
@@ -183,8 +189,8 @@ def _descend(
     return mean(iterates[step - 1] for step in last_half(steps))
 
 
-def _clipped(recipe: LogisticRegression, parts: Sequence[Part]) -> list[ClippedSums]:
-    return [ClippedSums(recipe, part.x, part.y, None, clip_norm=CLIP) for part in parts]
+def _clipped(recipe: LogisticRegression, parts: Sequence[Part], clip: float = CLIP) -> list[ClippedSums]:
+    return [ClippedSums(recipe, part.x, part.y, None, clip_norm=clip) for part in parts]
 
 
 def _sources(way: str, seed: str, sites: int) -> list[NoiseSource]:

@@ -49,7 +49,7 @@ class Shared(World):
 
     @property
     def clip_norm(self) -> float:
-        """Half the length of the longest possible record, as docs/privacy.md advises."""
+        """Half the length of the longest possible record: at the first step none is clipped."""
         return math.sqrt(self.x.shape[1]) / 2
 
     def check(self) -> None:

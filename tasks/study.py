@@ -116,7 +116,7 @@ class Privacy(Message):
         if self.mode == "distributed" and self.adaptive_clip:
             raise ValueError(
                 "mode distributed has one clip_norm for all sites and steps, which noise and step size are made for; "
-                "set a number (half the length of the longest record is a good one), or use mode local"
+                "set a number (a quarter of the length of the longest record is a good one), or use mode local"
             )
         if self.adaptive_clip and not 1e-6 <= self.adaptive_clip.least <= self.adaptive_clip.most <= 1e6:
             raise ValueError("clip_norm: expected least of at least 1e-6 and most of at most 1e6")

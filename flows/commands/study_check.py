@@ -81,8 +81,8 @@ def _advice(study: Study) -> list[str]:
         longest = linear(load_recipe(study.recipe, study.recipe_settings)).longest_record()
     except StudyError:  # of other recipes nobody knows it
         return []
-    half = f"a clip norm of {longest / 2:.2g} clips none at first"
-    return [f"by its ranges no record is longer than {longest:.3g}: {half}"]
+    choice = f"a clip norm of {longest / 4:.2g} is a good choice, {longest / 2:.2g} clips none at first"
+    return [f"by its ranges no record is longer than {longest:.3g}: {choice}"]
 
 
 def _training(study: Study) -> str:

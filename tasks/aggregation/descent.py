@@ -5,7 +5,8 @@ Nothing here is tuned on data, so nothing here spends budget:
 - **How far to go.** Noise of T steps, not pulled back by the loss, leaves the
   parameters about `way` * clip_norm * sqrt(d) / (mu * units) away, whatever T is,
   where `way` is the sum of all step sizes. The way is as long as keeps this below
-  DRIFT, and never longer than LONGEST.
+  DRIFT, and never longer than LONGEST, or than brings gradients at their clip norm REACH * sqrt(d) far: those that
+  are clipped short need a longer way to the same model.
 - **Drawn units.** A sum of units that were each drawn with probability q is
   scaled by 1/q. Noise is then 1/q times as large in a step, and the draw adds a
   variance of (1 - q) / q of the sum of squared gradients, at most clip_norm^2 each.
@@ -30,6 +31,7 @@ from tasks.privacy.distributed import Mechanism
 
 DRIFT = 2.0  # Euclidean, in units of parameters of features in [-1, 1]
 LONGEST = 60.0  # a logistic model has converged as far as records of hospitals tell
+REACH = 26.0  # Euclidean per square root of a dimension; at half the longest record as far as LONGEST
 PRIOR = 1.0  # precision of each parameter
 
 
@@ -79,7 +81,8 @@ def descent(mu: float, units: int, clip_norm: float, dimension: int, steps: int)
             f"expected positive numbers, got mu {mu}, units {units}, clip_norm {clip_norm}, "
             f"dimension {dimension}, steps {steps}"
         )
-    way = min(LONGEST, DRIFT * mu * units / (clip_norm * math.sqrt(dimension)))
+    longest = max(LONGEST, REACH * math.sqrt(dimension) / clip_norm)
+    way = min(longest, DRIFT * mu * units / (clip_norm * math.sqrt(dimension)))
     return Descent(way / steps, units)
 
 

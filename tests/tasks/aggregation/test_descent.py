@@ -6,6 +6,7 @@ import pytest
 from tasks.aggregation.descent import (
     DRIFT,
     LONGEST,
+    REACH,
     Descent,
     descent,
     descent_of,
@@ -23,7 +24,14 @@ def test_the_way_follows_from_the_noise():
     few, many = descent(0.2, 500, 2.0, 25, 20), descent(0.2, 500, 2.0, 25, 60)
     assert few.rate * 20 == pytest.approx(many.rate * 60)
     assert descent(0.1, 500, 2.0, 25, 20).rate == pytest.approx(few.rate / 2)
-    assert descent(math.inf, 500, 2.0, 25, 20).rate * 20 == LONGEST
+    assert descent(math.inf, 500, 3.0, 25, 20).rate * 20 == LONGEST
+
+
+def test_gradients_that_are_clipped_short_go_a_longer_way():
+    """Half the clip norm, twice the way: without noise they would else end halfway to the model."""
+    quarter, eighth = (descent(math.inf, 500, clip, 25, 20).rate * 20 for clip in (1.0, 0.5))
+    assert quarter == pytest.approx(REACH * 5)
+    assert eighth == pytest.approx(2 * quarter)
 
 
 @pytest.mark.parametrize("mu", [0.05, 0.2])
