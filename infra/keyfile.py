@@ -1,4 +1,7 @@
-"""Secret keys in files: made once where they are used, readable by their owner alone, whole or not there."""
+"""Secret keys in files: made once where they are used, readable by their owner alone, whole or not there.
+
+And any file that must outlive the power.
+"""
 
 from __future__ import annotations
 
@@ -67,3 +70,15 @@ def sync_folder(folder: Path) -> None:
 
 def _not_a_key(path: Path) -> SealError:
     return SealError(f"{path} is not a key of fedrounds; restore it from a backup")
+
+
+def write_durably(path: Path, data: bytes, folder_too: bool = False) -> None:
+    """Write a file whole or not at all; with `folder_too` its name survives a power cut as well."""
+    draft = path.with_name(f".{path.name}.draft")
+    with draft.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    if folder_too:
+        sync_folder(path.parent)

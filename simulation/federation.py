@@ -21,7 +21,7 @@ from infra.store.base import Store
 from simulation.acquaint import acquaint
 from simulation.approving import approve_everywhere
 from sites.agent import Agent
-from sites.job import InlineRunner
+from sites.runner import InlineRunner
 from sites.settings import Site
 from tasks import layout
 from tasks.begin import new_run_name

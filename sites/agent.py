@@ -17,21 +17,23 @@ from contextlib import suppress
 
 from infra.errors import SealError, StoreError, UploadClosedError
 from infra.store.base import Store
+from sites.answer import Answer
 from sites.auditevents import TicketIgnored
 from sites.belonging import Belonging
 from sites.cancelled import Cancelled
+from sites.desk import Desk, Done
 from sites.doctor.short import concerns
 from sites.gate import Gate
 from sites.identity import own_version
-from sites.job import Beat, Runner
 from sites.ledger import Ledger
 from sites.lockstep import Lockstep
 from sites.mailbox import Mailbox
 from sites.notes import end_audit, note_accepted, note_refused
-from sites.outbox import Answer, Outbox
+from sites.outbox import Outbox
 from sites.progress import ProgressWriter
 from sites.refusing import refusing
-from sites.round import Desk, Done, play, settle
+from sites.round import play, settle
+from sites.runner import Beat, Runner
 from sites.sending import Sending
 from sites.settings import Site
 from sites.uploads import learn_ticket

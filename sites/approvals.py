@@ -21,10 +21,10 @@ from typing import Literal
 from pydantic import Field
 
 from infra.errors import FileError, SealError
+from infra.keyfile import write_durably
 from infra.signing import SigningKey, unseal
 from sites.auditevents import Decided
 from sites.chain import BrokenChainError, Head
-from sites.outbox import write_durably
 from sites.policyterms import Approval
 from sites.votes import Standing, Vote, borne_out, count
 from tasks.codes import Code

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from infra.errors import FileError
-from sites.outbox import write_durably
+from infra.keyfile import write_durably
 from sites.votes import Vote
 from tasks.recipes import sources_sha256
 from tasks.study import Study

@@ -12,7 +12,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from infra.errors import FileError
-from sites.audit import FILE, HEAD, TORN, check_signed, follow, signed_head
+from sites.audit import FILE, TORN
+from sites.auditchain import HEAD, check_signed, follow, signed_head
 from sites.auditevents import Decided, Line, note_decision
 from sites.chain import BrokenChainError, Head
 from sites.identity import own_public_key

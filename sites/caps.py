@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from sites.job import Beat, Watch
 from sites.policyterms import Caps
+from sites.runner import Beat, Watch
 from tasks.codes import Code
 from tasks.errors import RefusedError
 

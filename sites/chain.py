@@ -22,7 +22,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from infra.errors import FileError
-from sites.outbox import write_durably
+from infra.keyfile import write_durably
 from tasks.contracts import Message, Sha256
 
 

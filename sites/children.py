@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sites.caps import ended_with
-from sites.job import Beat, Session, Watch
+from sites.runner import Beat, Session, Watch
 from sites.sandbox import clean
 from sites.warmsession import WarmSession
 from tasks.codes import Code, Isolation

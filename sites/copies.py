@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sites.job import Copies, CopiesJob, Watch
+from sites.job import Copies, CopiesJob
 from sites.records import Records, load_records
+from sites.runner import Watch
 
 
 def work(job: CopiesJob, _folder: Path, _watch: Watch, _began_at: float) -> Copies:

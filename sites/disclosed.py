@@ -8,7 +8,7 @@ anew. A masked vector stays as it is: it says nothing by itself.
 from __future__ import annotations
 
 from infra.identity import Identity, Peer
-from sites.outbox import Answer
+from sites.answer import Answer
 from sites.settings import Disclosure
 from tasks.contracts import Receipt
 

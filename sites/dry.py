@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sites.job import PARAMETERS, UPDATE, Dried, DryJob, Watch
+from sites.job import PARAMETERS, UPDATE, Dried, DryJob
+from sites.runner import Watch
 from tasks import parameters
 from tasks.learning import train
 from tasks.learning.schedule import schedule

@@ -16,9 +16,9 @@ from infra.errors import FileError
 from infra.keyfile import replace_private, sync_folder
 from infra.store.base import Store
 from sites.audit import FILE as AUDIT
-from sites.audit import HEAD as AUDIT_HEAD
 from sites.audit import TORN as AUDIT_TORN
 from sites.audit import Audit
+from sites.auditchain import HEAD as AUDIT_HEAD
 from sites.auditevents import Membership
 from sites.auditread import verified
 from sites.deliver import Delivery

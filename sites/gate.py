@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 
 from infra.errors import FileError
+from sites.answer import Answer
 from sites.approvals import Approvals
-from sites.outbox import Answer, Outbox
+from sites.outbox import Outbox
 from sites.settings import Site
 from sites.stopfile import halted
 from sites.votes import missing_for, rejected_since

@@ -20,11 +20,11 @@ from infra.errors import FileError, InfraError, StoreError
 from sites.agent import Agent, Stopped
 from sites.children import WarmRunner
 from sites.enrol import look_once
-from sites.job import Runner
 from sites.logs import start_logging
 from sites.membership import must_be_enrolled
 from sites.pace import Pace, rhythm_of
 from sites.reread import SiteFile
+from sites.runner import Runner
 from sites.settings import Site
 from sites.stopfile import halted, may_start
 from sites.uploads import store_of

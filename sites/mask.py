@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sites.job import PARAMETERS, UPDATE, Masked, MaskJob, Watch
+from sites.job import PARAMETERS, UPDATE, Masked, MaskJob
+from sites.runner import Watch
 from tasks.secagg.fixedpoint import FixedPoint, word_type
 from tasks.secagg.keys import MaskSeeds
 from tasks.secagg.masks import MaskStream, masked_chunks

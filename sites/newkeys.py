@@ -14,8 +14,8 @@ from infra.identity import Identity
 from infra.keyfile import replace_private, sync_folder
 from infra.signing import SigningKey
 from sites.approvals import sign_votes_anew
-from sites.audit import HEAD as AUDIT_HEAD
-from sites.audit import sign_head_anew
+from sites.auditchain import HEAD as AUDIT_HEAD
+from sites.auditchain import sign_head_anew
 from sites.identity import AGREEMENT, FORMER, KEY, LAST_CARD, own_card, own_identity
 from sites.outbox import Outbox
 from tasks.contracts import Card

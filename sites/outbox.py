@@ -8,54 +8,22 @@ newer round of their run is answered.
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict
-
-from infra.errors import FileError
-from infra.identity import Identity, Peer
-from infra.keyfile import sync_folder
+from infra.keyfile import sync_folder, write_durably
+from sites.answer import Answer, read_answer
 from sites.journal import Bound, bounds_of
-from tasks import layout
 from tasks.codes import Operation
-from tasks.contracts import Receipt, Ticket
+from tasks.contracts import Ticket
 from tasks.secagg.messages import WHAT
 from tasks.secagg.onesum import Pledges
 
 PAYLOAD = ".safetensors"  # also of masked words, which are none
 SUMS = "sums"  # folder of seats.py, beside the outbox
 KEEP_DAYS = 90  # an answer older than this is forgotten; the ledger still refuses to train for it again
-
-
-class Answer(BaseModel):
-    """A ticket and this site's sealed word on it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    ticket: Ticket
-    receipt: Receipt
-    sealed: str  # the receipt's envelope, byte for byte as it is sent
-    bound: Bound | None = None  # what it binds this site to in a secure sum
-
-    @property
-    def name(self) -> str:
-        return layout.ticket_name(self.ticket)
-
-    @classmethod
-    def sealed_now(
-        cls, ticket: Ticket, receipt: Receipt, by: Identity, hub: Peer, bound: Bound | None = None
-    ) -> Answer:
-        """The receipt in its envelope, for the hub and for this site itself."""
-        sealed = by.seal(receipt, [hub, by.public], layout.answer_key(receipt, "receipt.json"))
-        return cls(ticket=ticket, receipt=receipt, sealed=sealed.decode(), bound=bound)
-
-    def sealed_by(self, new: Identity, hub: Peer) -> Answer:
-        """The same word under this site's new keys."""
-        return Answer.sealed_now(self.ticket, self.receipt, new, hub, self.bound)
 
 
 class Base(NamedTuple):
@@ -139,7 +107,7 @@ class Outbox:
     def find(self, name: str) -> Answer | None:
         """The answer to the ticket of this name (layout.ticket_name)."""
         path = self._path(name)
-        return _read(path) if path.exists() else None
+        return read_answer(path) if path.exists() else None
 
     def payload(self, answer: Answer) -> bytes | None:
         path = self._payload(answer.name)
@@ -149,7 +117,7 @@ class Outbox:
         """A vector made before for the same work on the same parameters: sent again, it costs nothing."""
         for fact in self._of_round(ticket.run, ticket.round, ticket.operation):
             if fact.updated and fact.subject == _subject(ticket):
-                answer = _read(self._path(fact.name))
+                answer = read_answer(self._path(fact.name))
                 if self.payload(answer) is not None:
                     return answer
         return None
@@ -157,7 +125,7 @@ class Outbox:
     def answered(self, run: str, round_: int, operation: Operation) -> list[Ticket]:
         """The tickets for one operation of a round that this site has answered, refusals left out."""
         facts = self._of_round(run, round_, operation)
-        return [_read(self._path(fact.name)).ticket for fact in facts if not fact.refused]
+        return [read_answer(self._path(fact.name)).ticket for fact in facts if not fact.refused]
 
     def studies_of(self, run: str) -> set[str]:
         """Digests of the studies under which this site has answered tickets of a run, refusals left out."""
@@ -180,7 +148,7 @@ class Outbox:
         facts = sorted(self._run(run).facts.values(), reverse=True)
         trained = (f for f in facts if f.updated and f.operation == Operation.TRAIN and f.round < before)
         newest = next(trained, None)
-        update = _read(self._path(newest.name)).receipt.update if newest else None
+        update = read_answer(self._path(newest.name)).receipt.update if newest else None
         return update.spent.clip_norm if update and update.spent else None
 
     def pledges(self, run: str) -> Pledges:
@@ -196,7 +164,7 @@ class Outbox:
             known = _Run({}, {})
             found: list[tuple[tuple[int, int, bool, str], _Fact | None, Bound | None]] = [
                 (_order(answer), _Fact.of(answer), answer.bound)  # answers with their vectors are large
-                for answer in map(_read, self._folder.glob(f"{run}/*.json"))
+                for answer in map(read_answer, self._folder.glob(f"{run}/*.json"))
             ]
             found += [((round_, 0, False, ""), None, bound) for round_, bound in bounds_of(self._folder, run)]
             for _, fact, bound in sorted(found, key=lambda each: each[0]):  # steps stay in their order
@@ -222,7 +190,7 @@ class Outbox:
     def trained_since(self, since: float) -> set[tuple[str, int]]:
         """Runs and rounds that were answered with an update of their own since then (seconds since 1970)."""
         found = (p for p in self._folder.glob(f"*/*-{Operation.TRAIN}.json") if p.stat().st_mtime >= since)
-        receipts = (_read(path).receipt for path in found)
+        receipts = (read_answer(path).receipt for path in found)
         return {(r.run, r.round) for r in receipts if r.update is not None and r.delivered_at >= since}
 
     def release(self, name: str) -> None:
@@ -279,25 +247,3 @@ def _order(answer: Answer) -> tuple[int, int, bool, str]:
     what = WHAT.index(bound.sum.what) if bound else 0
     agreed = bound is not None and bound.pledge.survivors_sha256 is not None
     return answer.ticket.round, what, agreed, answer.name
-
-
-def _read(path: Path) -> Answer:
-    try:
-        return Answer.model_validate_json(path.read_bytes())
-    except ValueError as exc:
-        raise FileError(
-            f"{path} is damaged; restore it. Or remove it, and sums/{path.parent.name} beside the outbox first: "
-            f"without this file the site does not know what it has bound itself to in secure sums"
-        ) from exc
-
-
-def write_durably(path: Path, data: bytes, folder_too: bool = False) -> None:
-    """Write a file whole or not at all; with `folder_too` its name survives a power cut as well."""
-    draft = path.with_name(f".{path.name}.draft")
-    with draft.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    if folder_too:
-        sync_folder(path.parent)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from infra.errors import StoreError
 from sites.deliver import Delivery
-from sites.job import Beat
+from sites.runner import Beat
 from tasks.contracts import Progress, Ticket
 
 log = logging.getLogger(__name__)

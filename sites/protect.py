@@ -10,7 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from sites.job import Cost, PlanJob, Planned, Watch
+from sites.job import Cost, PlanJob, Planned
+from sites.runner import Watch
 from tasks.bands import public_units
 from tasks.codes import Code
 from tasks.contracts import Against

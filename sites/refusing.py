@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from infra.errors import InfraError, StoreError
-from sites.job import where
+from sites.runner import where
 from tasks.codes import Code
 from tasks.errors import RefusedError
 

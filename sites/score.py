@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sites.job import Beat, Scored, ScoreJob, Watch, candidate_file
+from sites.job import Scored, ScoreJob, candidate_file
 from sites.records import load_records
+from sites.runner import Beat, Watch
 from sites.train import read_parameters
 from tasks import metrics
 from tasks.codes import Code

@@ -10,12 +10,13 @@ import logging
 from collections.abc import Callable
 
 from infra.errors import UploadClosedError
+from sites.answer import Answer
 from sites.belonging import Belonging
 from sites.cancelled import Cancelled
 from sites.disclosed import as_allowed
 from sites.gate import Gate
 from sites.mailbox import Mailbox
-from sites.outbox import Answer, Outbox
+from sites.outbox import Outbox
 from sites.round import settle
 from sites.settings import Site
 from sites.uploads import can_send

@@ -14,10 +14,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from infra.keyfile import sync_folder
+from infra.keyfile import sync_folder, write_durably
 from sites.job import PlanJob, Planned
 from sites.ledger import Entry, Key, Ledger
-from sites.outbox import write_durably
 from sites.policy import check_cost, obey
 from sites.policyterms import View
 from sites.settings import Limits, Site, Source

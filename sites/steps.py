@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from sites.job import ASK, UPDATE, Beat, StepsJob, Trained, Watch
+from sites.job import ASK, UPDATE, StepsJob, Trained
 from sites.records import load_records
+from sites.runner import Beat, Watch
 from sites.train import read_parameters
 from tasks import parameters
 from tasks.codes import Code

@@ -16,7 +16,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from infra.errors import FileError
-from sites.outbox import write_durably
+from infra.keyfile import write_durably
 from tasks.errors import FederationError
 
 FILE = "STOP"

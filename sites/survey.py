@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sites.job import Survey, SurveyJob, Watch
+from sites.job import Survey, SurveyJob
 from sites.records import load_records
+from sites.runner import Watch
 
 
 def work(job: SurveyJob, _folder: Path, _watch: Watch, _began_at: float) -> Survey:

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from sites.job import PARAMETERS, UPDATE, Beat, Trained, TrainJob, Watch
+from sites.job import PARAMETERS, UPDATE, Trained, TrainJob
 from sites.localsteps import walked
 from sites.records import Part, load_records
+from sites.runner import Beat, Watch
 from tasks import parameters
 from tasks.aggregation.bound import bounded, weighted
 from tasks.bands import public_units

@@ -15,7 +15,7 @@ from infra.errors import SealError, StoreError
 from infra.identity import Identity
 from infra.store import open_store
 from infra.store.base import AddressedStore, Store
-from sites.outbox import Answer
+from sites.answer import Answer
 from sites.settings import Site
 from tasks import layout
 from tasks.codes import Code

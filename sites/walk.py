@@ -29,8 +29,8 @@ from tasks.privacy.shared import mechanism_of
 from tasks.study import Study
 
 if TYPE_CHECKING:
+    from sites.desk import Desk
     from sites.job import Survey
-    from sites.round import Desk
     from sites.sums import Summing
 
 

@@ -12,12 +12,13 @@ from typing import NamedTuple
 
 from infra.errors import UploadClosedError
 from sites.belonging import Belonging
-from sites.job import Beat
+from sites.desk import Done
 from sites.lockstep import Lockstep
 from sites.notes import note_refused
 from sites.progress import ProgressWriter
 from sites.refusing import refusing
-from sites.round import Done, finished
+from sites.round import finished
+from sites.runner import Beat
 from sites.settings import Site
 from tasks import layout
 from tasks.codes import Code, Operation

@@ -28,7 +28,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sites.job import WORK, Beat, work
+from sites.runner import WORK, Beat, work
 from sites.sandbox import enter, installed
 from sites.sandbox.cell import read_cell
 

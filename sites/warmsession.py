@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sites.caps import ended_with, processor_seconds
-from sites.job import ASK, Watch, read_result
+from sites.job import ASK
+from sites.runner import Watch, read_result
 from tasks.codes import Code
 from tasks.errors import RefusedError
 

@@ -10,24 +10,10 @@ from types import TracebackType
 from typing import TypeVar
 
 from sites.caps import guarded, on_disk
-from sites.job import (
-    PARAMETERS,
-    UPDATE,
-    DryJob,
-    Job,
-    MaskJob,
-    PlanJob,
-    Result,
-    Runner,
-    Session,
-    StepsJob,
-    Watch,
-    candidate_file,
-    read_result,
-    write_job,
-)
+from sites.job import PARAMETERS, UPDATE, DryJob, Job, MaskJob, PlanJob, Result, StepsJob, candidate_file
 from sites.plainfile import read_plain
 from sites.policyterms import Caps
+from sites.runner import Runner, Session, Watch, read_result, write_job
 from sites.sandbox.cell import Cell, write_cell
 from sites.sources import address
 from tasks.codes import Code

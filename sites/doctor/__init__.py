@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Literal, NamedTuple
 
 from infra.errors import InfraError
-from sites.job import where
+from sites.runner import where
 from sites.settings import Site
 from tasks.errors import FederationError
 

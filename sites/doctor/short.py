@@ -17,8 +17,8 @@ from typing import get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from infra.keyfile import write_durably
 from sites.identity import KEY
-from sites.outbox import write_durably
 from sites.settings import Site
 from sites.sources import address
 from tasks.codes import Concern

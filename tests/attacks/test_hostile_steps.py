@@ -12,8 +12,8 @@ from infra.signing import SigningKey
 from sites.agent import Agent
 from sites.chain import BrokenChainError
 from sites.egressfile import noted_egress
-from sites.job import InlineRunner
 from sites.journal import Journal
+from sites.runner import InlineRunner
 from sites.sources import address
 from sites.walk import check_steps
 from tasks import layout, parameters

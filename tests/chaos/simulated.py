@@ -9,7 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from simulation.federation import Federation
-from sites.job import JOB, InlineRunner, TrainJob, Watch, _job, work
+from sites.job import JOB, TrainJob, any_job
+from sites.runner import InlineRunner, Watch, work
 from tasks import layout
 from tasks.codes import Code
 from tasks.commit import load_records
@@ -50,7 +51,7 @@ class _Failing(InlineRunner):
         self._failed = failed
 
     def run(self, folder: Path, watch: Watch) -> None:
-        job = _job.validate_json((folder / JOB).read_bytes())
+        job = any_job.validate_json((folder / JOB).read_bytes())
         if isinstance(job, TrainJob) and (job.site, job.round, job.attempt) in self._failed:
             raise RefusedError(Code.TRAINING_FAILED, "as in the run that is compared")
         work(folder, watch)

@@ -12,12 +12,13 @@ import pytest
 
 from infra.signing import SigningKey
 from sites import ledgerfile
+from sites.answer import Answer
 from sites.audit import Audit
 from sites.auditevents import AgentStopped
 from sites.job import Planned
 from sites.journal import Bound, Journal, bounds_of
 from sites.ledger import Entry, Ledger
-from sites.outbox import Answer, Outbox
+from sites.outbox import Outbox
 from sites.settings import Limits
 from sites.spending import RunPlan, Standing, keep_plan, known_plan
 from sites.stopfile import halt, halted

@@ -11,7 +11,8 @@ from flows.cli import main
 from simulation.audited import run_audited
 from simulation.federation import Federation
 from sites.examine import norm_bound
-from sites.job import JOB, RESULT, InlineRunner
+from sites.job import JOB, RESULT
+from sites.runner import InlineRunner
 from sites.settings import load_site
 from sites.terms import _privacy
 from tasks.codes import Code

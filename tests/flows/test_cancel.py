@@ -9,8 +9,9 @@ from flows.results import results
 from infra.errors import RunCancelledError, StoreError
 from infra.signing import SigningKey
 from infra.store import open_store
-from sites.job import JOB, InlineRunner, TrainJob, _job
+from sites.job import JOB, TrainJob, any_job
 from sites.ledger import Ledger
+from sites.runner import InlineRunner
 from tasks import layout
 from tasks.begin import begin, load_manifest, load_study
 from tasks.cancel import cancel
@@ -36,7 +37,7 @@ class Interrupted(InlineRunner):
         self.federation = federation
 
     def run(self, folder, watch) -> None:
-        job = _job.validate_json((folder / JOB).read_bytes())
+        job = any_job.validate_json((folder / JOB).read_bytes())
         if isinstance(job, TrainJob) and job.round == 2:
             take_back(self.federation)
             for _ in range(100):

@@ -14,11 +14,12 @@ from flows.cli import main
 from flows.results import results
 from flows.show import result_table
 from sites import protect
-from sites.job import InlineRunner, PlanJob, SurveyJob, TrainJob, read_result, write_job
+from sites.job import PlanJob, SurveyJob, TrainJob
 from sites.ledger import Ledger
 from sites.localsteps import check_units, walked
 from sites.policy import Facts, decide
 from sites.records import Part, load_records
+from sites.runner import InlineRunner, read_result, write_job
 from sites.settings import load_site
 from sites.terms import _privacy
 from sites.walk import check_steps

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import flows.repeat
-from sites.job import InlineRunner, MaskJob, TrainJob
+from sites.job import MaskJob, TrainJob
+from sites.runner import InlineRunner
 from sites.workplace import Staying
 from tasks import layout
 from tasks.codes import Code, Operation

@@ -15,8 +15,9 @@ from infra.errors import InfraError
 from infra.store import open_store
 from sites.agent import Agent
 from sites.cli import main
-from sites.job import RESULT, InlineRunner, read_result
+from sites.job import RESULT
 from sites.ledger import Ledger
+from sites.runner import InlineRunner, read_result
 from sites.settings import load_site
 from sites.stopfile import FILE as STOP
 from sites.stopfile import halted

@@ -16,7 +16,7 @@ from infra.access.policies import Place, bucket_policy, site_policy, without_sit
 from infra.errors import StoreError
 from infra.store import open_store
 from infra.store.s3client import read_address
-from sites.job import InlineRunner
+from sites.runner import InlineRunner
 from tests.sites.builders import ToyHub, a_study, an_agent
 
 TERRAFORM = Path(__file__).parents[2] / "infra" / "terraform" / "main.tf"

@@ -30,8 +30,8 @@ from sites.cli import main as site_main
 from sites.enrol import answer, look, own_words, read_kit
 from sites.farewell import leave
 from sites.identity import AGREEMENT, KEY, own_card, own_identity, pin_hub
-from sites.job import InlineRunner
 from sites.membership import last_word, must_be_enrolled, standing
+from sites.runner import InlineRunner
 from sites.settings import Site, load_site
 from sites.template import site_yaml
 from sites.uploads import store_of

@@ -25,8 +25,9 @@ from sites.doctor import contact, rights
 from sites.enrol import answer, look
 from sites.farewell import leave
 from sites.identity import own_identity
-from sites.job import JOB, InlineRunner
+from sites.job import JOB
 from sites.ledger import Ledger
+from sites.runner import InlineRunner
 from sites.settings import Site, load_site
 from sites.template import site_yaml
 from sites.uploads import store_of

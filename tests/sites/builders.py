@@ -19,8 +19,8 @@ from infra.store.base import Store
 from sites.agent import Agent
 from sites.approvals import Approvals
 from sites.identity import pin_hub, read_hub_card
-from sites.job import InlineRunner, Runner
 from sites.proposals import of_study
+from sites.runner import InlineRunner, Runner
 from sites.settings import load_site
 from sites.voting import approvals_of, approve
 from tasks import layout, parameters

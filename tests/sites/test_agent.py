@@ -10,7 +10,7 @@ from infra.errors import FileError, StoreError
 from infra.store.base import MESSAGE_BYTES, Store, Versioned
 from sites.agent import LIST_EVERY_S, PRESENCE_EVERY_S, Agent
 from sites.identity import HUB, KEY
-from sites.job import InlineRunner
+from sites.runner import InlineRunner
 from tasks import layout
 from tasks.contracts import Presence
 from tests.sites.builders import ToyHub, a_study, an_agent

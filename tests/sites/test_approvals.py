@@ -17,9 +17,9 @@ from sites.auditread import lines
 from sites.chain import BrokenChainError
 from sites.cli import main
 from sites.doctor import books
-from sites.job import InlineRunner
 from sites.policyterms import Approval
 from sites.proposals import of_study
+from sites.runner import InlineRunner
 from sites.settings import load_site
 from sites.votes import borne_out, count
 from sites.voting import NotAllowedError, approvals_of, approve, reject

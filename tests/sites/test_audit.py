@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from infra.errors import FileError
 from infra.signing import SigningKey
 from sites import audit as audit_module
-from sites.audit import FILE, HEAD, TORN, Audit
+from sites.audit import FILE, TORN, Audit
+from sites.auditchain import HEAD
 from sites.auditevents import UNLOGGED, AgentStarted, BytesOut, DataRead, TicketIgnored, band
 from sites.auditread import TornTailError, lines, verified
 from sites.chain import BrokenChainError

@@ -7,9 +7,9 @@ import pytest
 from infra.errors import StoreError
 from infra.identity import Identity
 from sites.agent import Agent
+from sites.answer import Answer
 from sites.disclosed import as_allowed
-from sites.job import InlineRunner
-from sites.outbox import Answer
+from sites.runner import InlineRunner
 from sites.settings import Disclosure, load_site
 from tasks.codes import Operation
 from tasks.contracts import Metrics, Receipt, Scores, Update

@@ -15,9 +15,9 @@ from infra.store import open_store
 from sites import ledgerfile
 from sites.agent import Agent
 from sites.auditread import verified
-from sites.job import InlineRunner
 from sites.ledger import Ledger
 from sites.outbox import Outbox
+from sites.runner import InlineRunner
 from sites.settings import load_site
 from tasks import layout
 from tasks.codes import Code
@@ -32,7 +32,7 @@ STEPS = [  # what is called while a ticket is worked on, in order; killed before
     "sites.round.reserve",
     "sites.ledgerfile.write_head",
     "sites.round.note_reserved",
-    "sites.round._train",
+    "sites.round.make_update",
     "sites.outbox.Outbox.keep",
     "sites.ledger.Ledger.charge",
     "sites.round.note_charged",
@@ -47,7 +47,7 @@ from pathlib import Path
 import opacus, pandas, torch, dp_accounting, tasks.recipes.tabular, sites.train, sites.protect, sites.survey
 from infra.store import open_store
 from sites.agent import Agent
-from sites.job import InlineRunner
+from sites.runner import InlineRunner
 from sites.settings import load_site
 
 def arm(when, path):

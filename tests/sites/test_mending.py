@@ -15,8 +15,8 @@ from sites.auditevents import BudgetCharged, BudgetReserved, BytesOut
 from sites.auditread import lines, verified
 from sites.egress import Egress
 from sites.egressfile import egress_records, noted_egress
-from sites.job import InlineRunner
 from sites.ledger import Ledger
+from sites.runner import InlineRunner
 from sites.sending import Sending
 from tests.federation import Killed
 from tests.sites.builders import ToyHub, a_study, an_agent

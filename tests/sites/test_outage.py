@@ -6,9 +6,9 @@ import pytest
 
 from infra.errors import StoreError
 from sites.agent import Agent
-from sites.job import InlineRunner
 from sites.ledger import Ledger
 from sites.pace import OUTAGE_LONGEST_S, REMOTE, Pace
+from sites.runner import InlineRunner
 from tests.sites.builders import ToyHub, a_study, an_agent
 from tests.sites.test_agent import Clock, Flaky
 

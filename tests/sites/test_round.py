@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from sites.agent import Agent, Stopped
-from sites.job import InlineRunner, Watch, read_result
 from sites.ledger import Entry, Ledger
+from sites.runner import InlineRunner, Watch, read_result
 from sites.settings import load_site
 from sites.spending import dataset_of
 from tasks import layout, parameters
