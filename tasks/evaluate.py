@@ -23,6 +23,7 @@ from tasks.contracts import STATISTICS, Metrics, Scores, Ticket
 from tasks.errors import SecureSumError
 from tasks.follow import Again, Answer, Follower, follow_all, never
 from tasks.masked import check_masked
+from tasks.opening import Opening
 from tasks.plan import RoundPlan
 from tasks.seats import Seats, is_silent
 from tasks.sums import add_up
@@ -88,7 +89,8 @@ def _sum(
     )
     good = {a.site: a for a in (check_masked(hub, sum_, answer) for answer in answers) if a.ok}
     try:
-        total = add_up(hub, plan, seats, sum_, good, (candidate.key, candidate.sha256))
+        about = candidate.key, candidate.sha256
+        total = add_up(Opening(hub, plan, seats, sum_, about), good)
     except SecureSumError as exc:
         # Votes count all the same: else one site that spoils the sum of figures would keep its own group in.
         log.warning("round %d: no pooled figures: %s", plan.round, exc)

@@ -32,24 +32,6 @@ STEPS = {
 WANTS_SIGNATURES = frozenset({Code.BAD_TICKET, Code.SUM_REFUSED})  # said by a site of the version before
 
 
-def open_sum(
-    hub: Hub,
-    plan: RoundPlan,
-    seats: Seats,
-    sum_: SumTerms,
-    answers: Mapping[str, Answer],
-    about: tuple[str, str] | None = None,
-) -> tuple[Survivors, Recovered]:
-    """The list that counts, and the masks that are left in its sums.
-
-    `answers` and `about` as in sums.add_up.
-
-    Raises:
-        SecureSumError: too few sites are there; the same call goes on when they are back.
-    """
-    return _Opening(hub, plan, seats, sum_, about).play(answers)
-
-
 def recovered_by(
     seats: Seats, sum_: SumTerms, survivors: Survivors, shares: Iterable[Unmasking]
 ) -> Recovered:
@@ -64,15 +46,27 @@ def recovered_by(
     return recovered
 
 
-class _Opening:
+class Opening:
+    """One secure sum of a round, to be opened.
+
+    Args:
+        sum_: what is added.
+        about: key and sha256 of the parameters that the sum is of; by default those that the round starts from.
+    """
+
     def __init__(
-        self, hub: Hub, plan: RoundPlan, seats: Seats, sum_: SumTerms, about: tuple[str, str] | None
+        self, hub: Hub, plan: RoundPlan, seats: Seats, sum_: SumTerms, about: tuple[str, str] | None = None
     ):
-        self._hub, self._plan, self._seats, self._sum, self._about = hub, plan, seats, sum_, about
+        self.hub, self._plan, self.seats, self.sum, self._about = hub, plan, seats, sum_, about
         self._cohort, (self._agree, self._open) = seats.dealt.cohort, STEPS[sum_.what]
         self._signed = f"agreed-{sum_.what}"  # where the list lies with signatures under it
 
     def play(self, answers: Mapping[str, Answer]) -> tuple[Survivors, Recovered]:
+        """The list that counts, and the masks that are left in its sums; `answers` as in sums.add_up.
+
+        Raises:
+            SecureSumError: too few sites are there; the same call goes on when they are back.
+        """
         where, survivors = self._list(answers)
         recovered = None
         if is_whole(self._cohort, survivors) and self._find(self._signed) is None:
@@ -86,8 +80,8 @@ class _Opening:
         """Whose vectors are added: of the answers, or those that an earlier life has listed."""
         updates = {a.site: a.receipt.update for a in answers.values() if a.receipt and a.receipt.update}
         masked = {site: update.payload_sha256 for site, update in updates.items()}
-        listed = Listed(survivors=survivors_of(self._cohort, self._sum, masked))
-        where, listed = relay(self._hub, self._sum.run, self._plan.round, f"list-{self._sum.what}", listed)
+        listed = Listed(survivors=survivors_of(self._cohort, self.sum, masked))
+        where, listed = relay(self.hub, self.sum.run, self._plan.round, f"list-{self.sum.what}", listed)
         return where, listed.survivors
 
     def _whole(self, where: Relayed, survivors: Survivors) -> Recovered | None:
@@ -104,20 +98,20 @@ class _Opening:
     def _agreed(self, where: Relayed, survivors: Survivors) -> tuple[Relayed, list[str]]:
         """The list with signatures under it, and whose they are."""
         consents = said(self._hear(self._agree, survivors.masked, where), Consent)
-        verify = verifier(self._hub, self._seats.members)
-        agreed, needed = consenting(self._cohort, survivors, consents, verify), self._seats.threshold
+        verify = verifier(self.hub, self.seats.members)
+        agreed, needed = consenting(self._cohort, survivors, consents, verify), self.seats.threshold
         if len(agreed) < needed:
             raise SecureSumError(f"{len(agreed)} sites have agreed to the list, {needed} are needed")
         agreement = Agreed(survivors=survivors, consents=tuple(consents))
-        where, _ = relay(self._hub, self._sum.run, self._plan.round, self._signed, agreement)
+        where, _ = relay(self.hub, self.sum.run, self._plan.round, self._signed, agreement)
         return where, sorted(agreed)
 
     def _recover(self, survivors: Survivors, heard: Mapping[str, Answer]) -> Recovered:
-        return recovered_by(self._seats, self._sum, survivors, said(heard, Unmasking))
+        return recovered_by(self.seats, self.sum, survivors, said(heard, Unmasking))
 
     def _hear(self, operation: Operation, sites: Iterable[str], where: Relayed) -> dict[str, Answer]:
-        enough = self._seats.threshold
-        return hear(self._hub, self._plan, operation, tuple(sites), where, enough, self._about)
+        enough = self.seats.threshold
+        return hear(self.hub, self._plan, operation, tuple(sites), where, enough, self._about)
 
     def _find(self, part: str) -> Relayed | None:
-        return find_relayed(self._hub, self._sum.run, self._plan.round, part)
+        return find_relayed(self.hub, self.sum.run, self._plan.round, part)

@@ -17,7 +17,7 @@ from tasks.collect import Collected, load_parameters
 from tasks.errors import ContractError, SecureSumError
 from tasks.follow import Answer
 from tasks.masked import load_masked, update_sum
-from tasks.opening import open_sum
+from tasks.opening import Opening
 from tasks.parameters import Parameters
 from tasks.plan import RoundPlan
 from tasks.quorum import too_few
@@ -72,34 +72,27 @@ def open_updates(
     sum_ = update_sum(plan, seats, parameters.from_bytes(raw))
     good = {site: answer for site, answer in collected.answers.items() if answer.ok}
     try:
-        total = add_up(hub, plan, seats, sum_, good)
+        total = add_up(Opening(hub, plan, seats, sum_), good)
     except SecureSumError as exc:
         raise too_few(hub, plan, len(good), (), f"secure sum of update: {exc}") from exc
     late = {site: good[site]._replace(code=Code.TOO_LATE) for site in good if site not in total.sites}
     return collected._replace(answers=collected.answers | late), total
 
 
-def add_up(
-    hub: Hub,
-    plan: RoundPlan,
-    seats: Seats,
-    sum_: SumTerms,
-    answers: Mapping[str, Answer],
-    about: tuple[str, str] | None = None,
-) -> Total:
+def add_up(opening: Opening, answers: Mapping[str, Answer]) -> Total:
     """The sum of the vectors that `answers` have delivered, or of those that were listed before.
 
-    `answers` are verified, by site; each names its masked vector. `about` is key and sha256 of the parameters
-    that the sum is of; by default those that the round starts from.
+    `answers` are verified, by site; each names its masked vector.
 
     Raises:
         SecureSumError: too few sites are there to agree or to open; the same call goes on when they are back.
     """
-    survivors, recovered = open_sum(hub, plan, seats, sum_, answers, about)
+    survivors, recovered = opening.play(answers)
     parts = {
-        part: _total(hub, answers, survivors, part, seeds, sum_) for part, seeds in recovered.parts.items()
+        part: _total(opening.hub, answers, survivors, part, seeds, opening.sum)
+        for part, seeds in recovered.parts.items()
     }
-    return Total(parts, sum_.scale_bits, seats.summed(survivors.sha256))
+    return Total(parts, opening.sum.scale_bits, opening.seats.summed(survivors.sha256))
 
 
 def mean_of(total: Total, base: Parameters, terms: Aggregation) -> Parameters:
