@@ -25,7 +25,7 @@ from tasks.follow import Again, Answer, Follower, follow_all, never
 from tasks.masked import check_masked
 from tasks.opening import Opening
 from tasks.plan import RoundPlan
-from tasks.seats import Seats, is_silent
+from tasks.seats import Seats, gave_up
 from tasks.sums import add_up
 from tasks.validation import voted_out
 from tasks.waiting import Waiting
@@ -65,7 +65,7 @@ def evaluate(
         if answer.ok and answer.known_at is not None:
             waiting.delivered(answer.known_at - answer.ticket.issued_at, answer.known_at)
 
-    answers = follow_all(hub, followers, heard, lambda site: waiting.quorate and is_silent(hub, site))
+    answers = follow_all(hub, followers, heard, lambda ticket: waiting.quorate and gave_up(hub, ticket))
     scores = {a.site: a.receipt.scores for a in answers if a.ok and a.receipt and a.receipt.scores}
     own = {site: s.metrics for site, s in scores.items()}
     if seats is None:

@@ -181,17 +181,17 @@ def follow_all(
     hub: Hub,
     followers: Sequence[Follower],
     heard: Callable[[Answer], None] = lambda _: None,
-    given_up: Callable[[str], bool] = lambda _: False,
+    given_up: Callable[[Ticket], bool] = lambda _: False,
 ) -> list[Answer]:
     """Look at all in turn until each has its answer, and tell `heard` of each; in the order of the followers.
 
-    A site without an answer that is `given_up` is not waited for.
+    A site without an answer whose ticket is `given_up` is not waited for.
     """
     found: dict[int, Answer] = {}
     while True:
         for i, follower in enumerate(followers):
             answer = None if i in found else follower.look()
-            if answer is None and i not in found and given_up(follower.ticket.site):
+            if answer is None and i not in found and given_up(follower.ticket):
                 answer = follower.give_up()
             if answer is not None:
                 found[i] = answer

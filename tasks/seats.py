@@ -179,7 +179,9 @@ def hear(
             waiting.delivered(answer.known_at - answer.ticket.issued_at, answer.known_at)
 
     followers = [Follower(hub, tickets[site], again, waiting, for_people=True) for site in sites]
-    answers = follow_all(hub, followers, heard, lambda site: waiting.quorate and is_silent(hub, site))
+    answers = follow_all(
+        hub, followers, heard, lambda ticket: waiting.quorate and is_silent(hub, ticket.site)
+    )
     return {answer.site: answer for answer in answers}
 
 
@@ -204,6 +206,14 @@ def is_silent(hub: Hub, site: str) -> bool:
     """True where a site has not shown itself for long."""
     presence = presence_of(hub, site)
     return presence is None or hub.now() - presence.at > SILENT_S
+
+
+def gave_up(hub: Hub, ticket: Ticket) -> bool:
+    """True where a site has had long for its ticket, and has not shown itself for long.
+
+    The first is by the hub's clock alone: a site whose own clock is behind may only seem silent.
+    """
+    return hub.now() - ticket.issued_at > SILENT_S and is_silent(hub, ticket.site)
 
 
 def verifier(hub: Hub, members: Mapping[str, Keys]) -> Callable[[str, bytes, bytes], bool]:
