@@ -33,11 +33,11 @@ def test_a_hub_that_falls_between_commit_and_report_leaves_it_to_the_next(tmp_pa
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(flow, "report", killed)
-        federation.run(a_study(), run="toy-1")
+        federation.run(a_study(deadline_s=1e6), run="toy-1")
     assert len(load_records(federation.hub, "toy-1")) == 1 and not told
     federation._ahead += 120  # its lease is over
 
-    federation.run(a_study(), run="toy-1")
+    federation.run(a_study(deadline_s=1e6), run="toy-1")
 
     assert told == [("fedrounds.round.committed", 1), ("fedrounds.round.committed", 2)]
 
@@ -45,7 +45,7 @@ def test_a_hub_that_falls_between_commit_and_report_leaves_it_to_the_next(tmp_pa
 def test_a_group_that_was_voted_out_is_an_event(tmp_path, told):
     """Told from the record alone, as often as somebody asks."""
     federation = a_federation(tmp_path)
-    (record,) = load_records(federation.hub, federation.run(a_study(rounds=1)))
+    (record,) = load_records(federation.hub, federation.run(a_study(rounds=1, deadline_s=1e6)))
     out = GroupSeen(sites=SITES, rank=0.75, votes=5, dropped=True)
     told.clear()
 
