@@ -17,7 +17,7 @@ import pytest
 
 from sites.caps import MB, check_disk, on_disk, processor_seconds
 from sites.children import WarmRunner
-from sites.job import ASK, StepsJob, Survey, SurveyJob, candidate_file
+from sites.job import ASK, PlanJob, Planned, StepsJob, Survey, SurveyJob, candidate_file
 from sites.policyterms import Caps
 from sites.sandbox import clean, landlock, seccomp
 from sites.settings import load_site
@@ -86,8 +86,8 @@ def test_a_quiet_recipe_trains_and_the_receipt_names_its_walls(runner, tmp_path)
 class Staying:
     """A round in lockstep of site `north`, whose first step is about to be asked for."""
 
-    def __init__(self, runner, folder, caps=NO_CAPS, steps=2, **changes):
-        self.study = shared(rounds=1, privacy={"steps": steps}, **changes)
+    def __init__(self, runner, folder, caps=NO_CAPS, steps=2, rate=None, **changes):
+        self.study = shared(rounds=1, privacy={"steps": steps, "sample_rate": rate}, **changes)
         site = load_site(write_site(folder, "north"))
         source = site.settings.sources["toy"]
         self.rows = {"site": "north", "study": self.study, "source": source, "base": site.base}
@@ -123,6 +123,20 @@ def test_a_job_that_stays_answers_step_by_step_behind_the_same_walls(runner, tmp
         with pytest.raises(RefusedError, match="SIGKILL"):
             round_.step(3)
     assert not psutil.pid_exists(first)
+
+
+def test_the_noise_of_drawn_records_is_found_behind_the_walls(runner, tmp_path):
+    """By the plan, for the agent and all later jobs; and by a job that nobody has told it."""
+    round_ = Staying(runner, tmp_path, rate=0.3)
+    plan = PlanJob(
+        study=round_.study, units=100, noise_multiplier=None, released=(), history=(), rounds_left=1,
+        limit_epsilon=10.0, limit_delta=1e-5, dimension=5,
+    )  # fmt: skip
+    with round_.workplace as workplace:
+        planned = workplace.run(plan, Planned)
+        assert planned.event == round_.job.event
+        assert mechanism_of(round_.study, 5, planned.noise) == mechanism_of(round_.study, 5)
+        assert len({round_.step(1), round_.step(2)}) == 2
 
 
 def test_a_job_that_is_ended_ends_no_other(runner, tmp_path):

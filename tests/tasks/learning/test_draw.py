@@ -78,10 +78,13 @@ def test_the_sum_is_of_the_drawn_units_alone(name, units, recipe, records, monke
     identity = np.arange(len(x)) if units is None else units
     for chosen in (np.array([0, 3, 4]), np.array([2]), NOBODY):
         monkeypatch.setattr(clipped, "drawn", lambda *_, chosen=chosen: chosen)
-        got = ClippedSums(model, x, y, units, clip_norm=0.4).at(model.parameters(), sample_rate=0.2)
         inside = np.isin(identity, np.unique(identity)[chosen])
         expected = slow(model, x[inside], y[inside], identity[inside], 0.4) if len(chosen) else 0.0
-        assert np.abs(got - expected).max() < 1e-12
+        sums = ClippedSums(model, x, y, units, clip_norm=0.4)
+        for most in (sums._stepper._most, 2):  # in one piece, and in pieces of which one has both kinds
+            sums._stepper._most = most
+            got = sums.at(model.parameters(), sample_rate=0.2)
+            assert np.abs(got - expected).max() < 1e-12
 
 
 def test_a_sum_takes_as_long_whatever_was_drawn(recipe, records, monkeypatch):
