@@ -1,14 +1,15 @@
 """What one wrong site costs, by attack and by rule: real records, eight and twelve sites, the product's own functions.
 
-    python -m benchmarks.poisoning [--data DIR] [--rounds 15] [--json FILE]
+    python -m benchmarks.poisoning [--data DIR] [--rounds 15] [--between] [--first-draw 0] [--json FILE]
 
 One site of all attacks in every round: the smallest, then the largest; each attack
 in several strengths. A cell is the worst of these: points of AUROC on held-out
 records that it cost against the same rule without an attack. `backdoor` is the
 share of negative records that the trigger turns positive, beyond what it does
 without the attack. Rows with a vote are of several draws of the groups: the worst
-of them in each cell, and the middle one where the groups never change. There the
-attacker votes as well: for its own group, and against all others.
+of them in each cell, and in a row of its own the middle one. There the attacker
+votes as well: for its own group, and against all others. `--between` adds strengths,
+`--first-draw 10` takes other draws than those that the votes' constants were chosen on.
 
 Records: breast-cancer patients of scikit-learn; and the four heart-disease files, cut into
 two or three sites each, where DIR (or examples/heart/data, or $FEDROUNDS_DATA) has them.
@@ -34,7 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import poisoning_noised as noised
-from benchmarks.poisoning_attacks import ATTACKS, Attack, stacked
+from benchmarks.poisoning_attacks import ATTACKS, BETWEEN, Attack, stacked
 from benchmarks.poisoning_worlds import Update, World, breast, heart, heart_folder
 from tasks import parameters
 from tasks.adaptive import AdaptiveNorm, is_within
@@ -66,6 +67,7 @@ class Memory:
 
 
 Combine = Callable[[dict[str, Update], Memory], Update]
+Attacks = dict[str, tuple[Attack, ...]]  # strengths by name
 
 
 class Row(NamedTuple):
@@ -163,7 +165,7 @@ RULES: dict[str, Row] = {
         grouped("geometric_median", drawn=False, adaptive=True), GROUPED
     ),
     "groups drawn anew, adaptive norm, vote": Row(
-        grouped("geometric_median", drawn=True, adaptive=True, vote=True), VOTING, DRAWS
+        grouped("geometric_median", drawn=True, adaptive=True, vote=True), VOTING, DRAWS, middle=True
     ),
     "fixed groups, adaptive norm, vote": Row(
         grouped("geometric_median", drawn=False, adaptive=True, vote=True), VOTING, DRAWS, middle=True
@@ -188,7 +190,9 @@ def play(
     return model
 
 
-def measure(world: World, rounds: int, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
+def measure(
+    world: World, rounds: int, attacks: Attacks, first_draw: int, say: Callable[[str], None]
+) -> dict[str, dict[str, float]]:
     """By rule: AUROC without an attack, points that each attack costs at worst, and the backdoor's success."""
     model = world.recipe.initial_parameters(0)
     bound = 1.5 * float(np.median([norm(world.train(model, part)) for part in world.sites.values()]))
@@ -197,34 +201,36 @@ def measure(world: World, rounds: int, say: Callable[[str], None]) -> dict[str, 
         if len(world.sites) < how.least:
             continue
         rows = []
-        for draw in range(how.draws):
+        for draw in range(first_draw, first_draw + how.draws):
             say(f"{world.name}: {name}")
 
             def played(attack: Attack | None, who: str) -> list[Parameters]:
                 return [play(world, how.combine, rounds, bound, attack, who, draw)]  # noqa: B023
 
-            rows.append(row_of(world, played))
+            rows.append(row_of(world, attacks, played))
         result[name] = {key: (min if key == "no attack" else max)(r[key] for r in rows) for key in rows[0]}
         if how.middle:
             middle = {key: float(np.median([row[key] for row in rows])) for key in rows[0]}
             result[f"{name}: the middle of {DRAWS} draws"] = middle
     if len(world.sites) >= GROUPED:
-        result |= measure_noised(world, say)
+        result |= measure_noised(world, attacks, say)
     return result
 
 
-def measure_noised(world: World, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
+def measure_noised(world: World, attacks: Attacks, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
     """The same of rules in privacy mode distributed: means over draws of the noise."""
     shared, result = noised.Shared(*world), dict[str, dict[str, float]]()
     shared.check()
     for name, terms in noised.RULES.items():
         say(f"{world.name}: {name}")
         study = noised.study_of(shared, terms)
-        result[name] = row_of(shared, lambda attack, who: noised.played(shared, study, attack, who))  # noqa: B023
+        result[name] = row_of(shared, attacks, lambda attack, who: noised.played(shared, study, attack, who))  # noqa: B023
     return result
 
 
-def row_of(world: World, played: Callable[[Attack | None, str], list[Parameters]]) -> dict[str, float]:
+def row_of(
+    world: World, attacks: Attacks, played: Callable[[Attack | None, str], list[Parameters]]
+) -> dict[str, float]:
     """What each attack costs at worst, of all its strengths and who plays it; `played` gives models to take the mean of."""
 
     def auroc(models: list[Parameters]) -> float:
@@ -235,7 +241,7 @@ def row_of(world: World, played: Callable[[Attack | None, str], list[Parameters]
 
     clean, (smallest, _) = played(None, ""), world.ends
     row, of_smallest = {"no attack": auroc(clean)}, 0.0
-    for attack, strengths in ATTACKS.items():
+    for attack, strengths in attacks.items():
         tried = [(who, strength) for strength in strengths for who in world.ends]
         ends = [played(strength, who) for who, strength in tried]
         lost = [100 * (row["no attack"] - auroc(end)) for end in ends]
@@ -265,6 +271,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", type=Path, help="folder of the four heart-disease files")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--between", action="store_true", help="more strengths of each attack")
+    parser.add_argument(
+        "--first-draw", type=int, default=0, metavar="N", help="of the groups that sites vote on"
+    )
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -273,6 +283,9 @@ def main() -> int:
         print(
             "no heart-disease files: only scikit-learn's records; see examples/heart/README.md, then --data DIR"
         )
+    attacks = {
+        name: ATTACKS[name] + BETWEEN.get(name, ()) if args.between else ATTACKS[name] for name in ATTACKS
+    }
     result = {}
     with console.status("") as status:
         for n in (8, 12):
@@ -281,7 +294,7 @@ def main() -> int:
                     world = (
                         make(n, Path(folder)) if make is breast else heart(n, Path(folder), found or Path())
                     )
-                    result[world.name] = measure(world, args.rounds, status.update)
+                    result[world.name] = measure(world, args.rounds, attacks, args.first_draw, status.update)
                 console.print(table(world.name, result[world.name]))
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n")

@@ -77,3 +77,11 @@ ATTACKS: dict[str, tuple[Attack, ...]] = {
     "a little is enough": (a_little(1.5), a_little(6)),
     "backdoor": (backdoor(1), backdoor(8)),
 }
+
+BETWEEN: dict[str, tuple[Attack, ...]] = {
+    "sign flip": (scaled(-0.5), scaled(-3)),
+    "label flip": (label_flip(2), label_flip(4)),
+    "inner product": (inner_product(0.5), inner_product(3)),
+    "a little is enough": tuple(map(a_little, (0.5, 1, 2, 3, 4))),
+}
+"""Further strengths, by attack."""
