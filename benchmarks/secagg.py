@@ -76,7 +76,8 @@ def our_site(sites: int, values: np.ndarray, bits: Bits) -> tuple[bytes, float]:
     for words in masked_chunks(_pieces(values), codec, seeds):
         out[at : at + words.size] = words
         at += words.size
-    return out.tobytes(), time.process_time() - start
+    seconds = time.process_time() - start
+    return out.tobytes(), seconds
 
 
 def our_hub(sites: int, masked: bytes, length: int, bits: Bits) -> float:

@@ -227,11 +227,18 @@ class Agent:
             self._playing = False
         if isinstance(done, Lockstep):
             self._walks.add(ticket, progress, done)
-        else:
-            self._finish(ticket, progress, done)
+            return
+        self._keep(ticket, progress, done)
+        del done  # with its vector, as large as the model: what is sent is read from the outbox
+        self._sending.send_all()
 
     def _finish(self, ticket: Ticket, progress: ProgressWriter, done: Done) -> None:
         """Keep the answer, then send it."""
+        self._keep(ticket, progress, done)
+        self._sending.send_all()
+
+    def _keep(self, ticket: Ticket, progress: ProgressWriter, done: Done) -> None:
+        """From now on the ticket counts as answered, and the answer waits to be sent."""
         receipt = Receipt(
             protocol=min(ticket.protocol, PROTOCOL),
             ticket_sha256=ticket.sha256,
@@ -262,7 +269,6 @@ class Agent:
         ):
             progress.delivering()
         self._sending.add(answer)
-        self._sending.send_all()
         log.info("ticket %s: answered", answer.name)
 
     def _play(self, ticket: Ticket, progress: ProgressWriter) -> Done | Lockstep:

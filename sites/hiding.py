@@ -39,26 +39,37 @@ class Hiding(NamedTuple):
     largest: float  # size of one number
     sites: int
 
-    def mask(self, update: bytes, workplace: Workplace, said: Sequence[float] = ()) -> Masked:
-        """Hide an update that the gate has let pass, and what the study asks beside it. Raises RefusedError."""
+    def mask(self, update: bytes, workplace: Workplace, said: Sequence[float] = ()) -> None:
+        """Have an update hidden that the gate has let pass, and what the study asks beside it. Raises RefusedError."""
         beside = struct.pack(f"<{len(said)}f", *said)
-        return self._mask(update + beside, read_tensors(update).begin, "<f4", workplace)
+        self._mask(update + beside, read_tensors(update).begin, "<f4", workplace)
 
-    def mask_words(self, words: bytes, workplace: Workplace) -> Masked:
-        """Hide words that have this site's share of the noise in them. Raises RefusedError."""
-        return self._mask(words, 0, "<i8", workplace)
+    def mask_words(self, words: bytes, workplace: Workplace) -> None:
+        """Have words hidden that have this site's share of the noise in them. Raises RefusedError."""
+        self._mask(words, 0, "<i8", workplace)
 
-    def mask_statistics(self, found: Sequence[tuple[int, ...] | None], workplace: Workplace) -> Masked:
-        """Hide sums of held-out records, of one model after another; zeros where they are not to be let out.
+    def mask_statistics(self, found: Sequence[tuple[int, ...] | None], workplace: Workplace) -> None:
+        """Have sums of held-out records hidden, of one model after another; zeros where they are not to be let out.
 
         Raises RefusedError.
         """
         numbers = [number for one in found for number in one or (0,) * STATISTICS]
-        return self._mask(struct.pack(f"<{len(numbers)}d", *numbers), 0, "<f8", workplace)
+        self._mask(struct.pack(f"<{len(numbers)}d", *numbers), 0, "<f8", workplace)
+
+    def masked(self, workplace: Workplace) -> Masked:
+        """What one of the three above has written. By then its caller has let go of what was hidden, which is as large.
+
+        Raises:
+            RefusedError: it is not of the sum's size.
+        """
+        payload = workplace.update(self.sum.vector_bytes, "mask")
+        if len(payload) != self.sum.vector_bytes:
+            raise RefusedError(Code.TRAINING_FAILED, "the masked vector has another size than its sum")
+        return Masked(payload, self.summing.bind(self.sum, hashlib.sha256(payload).hexdigest()))
 
     def _mask(
         self, given: bytes, begin: int, kind: Literal["<f4", "<f8", "<i8"], workplace: Workplace
-    ) -> Masked:
+    ) -> None:
         job = MaskJob(
             begin=begin,
             type=kind,
@@ -70,10 +81,6 @@ class Hiding(NamedTuple):
             minus=tuple(seed.hex() for seed in self.seeds.minus),
         )
         workplace.run(job, JobDone, given)
-        payload = workplace.update(self.sum.vector_bytes, "mask")
-        if len(payload) != self.sum.vector_bytes:
-            raise RefusedError(Code.TRAINING_FAILED, "the masked vector has another size than its sum")
-        return Masked(payload, self.summing.bind(self.sum, hashlib.sha256(payload).hexdigest()))
 
 
 def hide(summing: Summing, ticket: Ticket, study: Study, numbers: int) -> Hiding:

@@ -64,8 +64,11 @@ def make_update(
         said = [task.weight] if task.study.aggregation.weights else []
         if task.bound and task.study.aggregation.adaptive:
             said.append(is_within(size / task.weight, task.bound))
-        masked = task.hiding.mask(payload, workplace, said)
-        return sealed(masked, spent)._replace(first_line_at=trained.began_at, records=shown)
+        task.hiding.mask(payload, workplace, said)
+        del payload
+        return sealed(task.hiding.masked(workplace), spent)._replace(
+            first_line_at=trained.began_at, records=shown
+        )
     if desk.hub.agreement_key is not None:  # noised is not masked: whoever reads the store need not see it
         place = layout.update_place(task.ticket.run, task.ticket.round)
         payload = desk.identity.encrypt(payload, desk.hub, place)
@@ -90,7 +93,9 @@ def _words(task: Task, workplace: Workplace, noise: float | None) -> Masked:
     length = task.hiding.sum.length
     words = workplace.update(WORD_BYTES * length)
     examine_words(words, mechanism_of(task.study, length, noise), public_units(task.survey.units))
-    return task.hiding.mask_words(words, workplace)
+    task.hiding.mask_words(words, workplace)
+    del words
+    return task.hiding.masked(workplace)
 
 
 def sealed(masked: Masked, spent: Spent | None) -> Done:
@@ -122,10 +127,12 @@ def make_scores(task: Task, site: Site, workplace: Workplace) -> Done:
         return Done(scores=scored.scores, first_line_at=scored.began_at)
     if not len(scored.others) == len(scored.votes) == len(task.candidates):
         raise RefusedError(Code.TRAINING_FAILED, "the job has scored another number of candidates")
-    masked = task.hiding.mask_statistics([scored.scores.statistics, *scored.others], workplace)
+    task.hiding.mask_statistics([scored.scores.statistics, *scored.others], workplace)
     own = Scores(metrics=scored.scores.metrics) if site.settings.disclosure.own_figures else None
     votes = scored.votes if task.candidates and site.settings.disclosure.votes else None
-    return sealed(masked, None)._replace(scores=own, votes=votes, first_line_at=scored.began_at)
+    return sealed(task.hiding.masked(workplace), None)._replace(
+        scores=own, votes=votes, first_line_at=scored.began_at
+    )
 
 
 def _sha256(data: bytes) -> str:

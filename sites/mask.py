@@ -11,13 +11,15 @@ import numpy as np
 
 from sites.job import PARAMETERS, UPDATE, Masked, MaskJob
 from sites.runner import Watch
-from tasks.secagg.fixedpoint import FixedPoint, word_type
+from tasks.secagg.fixedpoint import FixedPoint
 from tasks.secagg.keys import MaskSeeds
-from tasks.secagg.masks import MaskStream, masked_chunks
+from tasks.secagg.masks import hidden_chunks, masked_chunks
 
 
 def work(job: MaskJob, folder: Path, _watch: Watch, _began_at: float) -> Masked:
     """Write the masked words of the vector that lies where parameters do, from byte `begin` on.
+
+    From file to file, in blocks: memory stays flat, however large the model is.
 
     Raises:
         SecureSumError: a value that is not finite, or above the sum's bound.
@@ -26,12 +28,11 @@ def work(job: MaskJob, folder: Path, _watch: Watch, _began_at: float) -> Masked:
     values = raw[job.begin :].view(np.dtype(job.type))
     seeds = MaskSeeds(tuple(map(bytes.fromhex, job.plus)), tuple(map(bytes.fromhex, job.minus)))
     if job.type == "<i8":  # noised in integers: to be hidden as they are
-        words = values.astype(word_type(job.bits))  # modulo the ring
-        MaskStream(seeds, job.bits).apply(words)
-        (folder / UPDATE).write_bytes(words.tobytes())
-        return Masked()
-    codec = FixedPoint(job.bits, job.bound, job.sites, job.scale_bits)
+        chunks = hidden_chunks(values, seeds, job.bits)
+    else:
+        codec = FixedPoint(job.bits, job.bound, job.sites, job.scale_bits)
+        chunks = masked_chunks([values], codec, seeds)
     with (folder / UPDATE).open("wb") as file:
-        for words in masked_chunks([values], codec, seeds):
-            file.write(words.tobytes())
+        for words in chunks:
+            file.write(words.data)
     return Masked()

@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from infra.hub import Hub
 from infra.orchestrator import show, step, timed
+from infra.store.base import Versioned
 from tasks import layout, parameters
 from tasks.aggregation.descent import stepped
 from tasks.beats import Beat, Given, Said, Stepped
 from tasks.codes import Code
 from tasks.collect import load_parameters
-from tasks.contracts import Ticket
+from tasks.contracts import Card, Ticket
 from tasks.errors import LeaseError, QuorumError, SecureSumError
 from tasks.follow import Again, Answer, Follower
 from tasks.going import keep_going
@@ -48,7 +49,8 @@ from tasks.walked import Walk, Walked, take, walk_of
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.25  # between two looks at a site's receipt, and its sign of life
+LOOK_S = 0.25  # between two looks at a site's receipt, its sign of life and its membership
+REMOTE_LOOK_S = 1.0  # the same, where each is a way over the network
 SHOW_S = 2.0  # between two words to Prefect
 FIRST_REST_S, LONGEST_REST_S, GROWTH = 0.001, 0.05, 1.3  # between two looks, as long as nothing comes
 
@@ -104,6 +106,7 @@ class Lockstep:
         self.late = set(self._cohort.dealt) - (walk.there or set(self._cohort.dealt))
         self._look_at = self._shown_at = 0.0
         self._tags: dict[str, str] = {}
+        self._cards: dict[str, Card | None] = {}
         self._length = parameters.flat(parameters.from_bytes(walk.raw)).size
         run = mechanism_of(plan.study, self._length)
         self._scale, self._descent = run.scale_bits, descent_for(plan.study, self._length)
@@ -124,10 +127,13 @@ class Lockstep:
         keep(hub, self._plan.study.name)
         keep_going(hub, self._plan.manifest.run)
         if hub.now() >= self._look_at:
-            self._look_at = hub.now() + LOOK_S
+            self._look_at = hub.now() + (REMOTE_LOOK_S if hub.remote else LOOK_S)
+            self._cards.clear()
             self._look_at_sites()
         with timed("list"):
-            heard = [self._hear(site) for site in self._followers if site not in self.lost]
+            asked = [site for site in self._followers if site not in self.lost and self._could_move(site)]
+            words = hub.of_each(self._newest, asked)
+            heard = [self._hear(site, word) for site, word in zip(asked, words, strict=True)]
         if self._survivors is None:
             return self._list() or any(heard)
         if not (self._whole or self._consents) and self._agree(self._survivors):
@@ -214,14 +220,37 @@ class Lockstep:
         why = f"step {self._walk.done + 1}: {count} sites {what}, {self._least} are needed"
         return too_few(self._hub, self._plan, count, self._failed, why=why)
 
-    def _hear(self, site: str) -> bool:
+    def _could_move(self, site: str) -> bool:
+        """False where nothing that the site could say now would bring the step on: it has said its part."""
+        said, survivors = self._said.get(site), self._survivors
+        if said is None or (survivors and said.masked_sha256 != survivors.masked.get(site)):
+            return True
+        if survivors is None:
+            return False  # its vector is here, and others are waited for
+        part = said.unmasking if self._whole or self._consents else said.consent
+        return part is None or part.survivors_sha256 != survivors.sha256
+
+    def _place(self, site: str) -> str:
+        return layout.answer_key(self._followers[site].ticket, "step.json")
+
+    def _newest(self, site: str) -> Versioned | None:
+        """A site's word, where it is another than the last one that was heard."""
+        key = self._place(site)
+        return self._hub.store.get_if_changed(key, self._tags.get(key))
+
+    def _card(self, site: str) -> Card | None:
+        """Looked up as often as the sites are looked at: a site that is revoked is heard no longer than that."""
+        if site not in self._cards:
+            self._cards[site] = site_card(self._hub, site)
+        return self._cards[site]
+
+    def _hear(self, site: str, found: Versioned | None) -> bool:
         """Take in a site's newest word, if it is on this step; True where it was."""
-        key = layout.answer_key(self._followers[site].ticket, "step.json")
-        found = self._hub.store.get_if_changed(key, self._tags.get(key))
         if found is None:
             return False
+        key = self._place(site)
         self._tags[key] = found.tag
-        said = open_from_site(self._hub, found.data, Said, site_card(self._hub, site), key)
+        said = open_from_site(self._hub, found.data, Said, self._card(site), key)
         place = (self._sum.run, self._sum.round, self._sum.step, self._sum.sha256)
         if (
             said is None

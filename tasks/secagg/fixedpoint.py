@@ -22,8 +22,6 @@ from tasks.secagg.scale import Bits, finest_scale
 
 Words = NDArray[np.uint64] | NDArray[np.uint32]
 
-_BLOCK = 32 * 1024  # values converted at a time: the working set stays in the processor's cache
-
 
 def word_type(bits: Bits) -> Any:
     """The numpy type of a ring's words, least significant byte first."""
@@ -79,20 +77,36 @@ class FixedPoint:
         Raises:
             SecureSumError: a value that is not finite or above the bound; which one is not said.
         """
-        words = np.empty(values.size, dtype=word_type(self.bits))
-        signed = signed_words(words)
-        scale = math.ldexp(1.0, self.scale_bits)
-        wide = np.empty(min(_BLOCK, values.size), dtype=np.float64)
-        for start in range(0, values.size, _BLOCK):
-            block = values[start : start + _BLOCK]
-            out = wide[: block.size]
-            np.multiply(block, scale, out=out, dtype=np.float64)
-            if not (out.max() <= self.bound * scale and out.min() >= -self.bound * scale):
-                raise SecureSumError(f"a value is not finite or above the bound {self.bound:g}; clip first")
-            np.rint(out, out=out)
-            signed[start : start + block.size] = out
+        words: Words = np.empty(values.size, dtype=word_type(self.bits))
+        encoder = Encoder(self)
+        for start in range(0, values.size, Encoder.SIZE):
+            encoder.write(values[start : start + Encoder.SIZE], words[start : start + Encoder.SIZE])
         return words
 
     def decode(self, words: Words) -> NDArray[np.float64]:
         """The sum that the words of a sum stand for: shape (d,), float64."""
         return numbers_in(words, self.scale_bits)
+
+
+class Encoder:
+    """Encodes block after block in the same working memory, which then stays in the processor's cache."""
+
+    SIZE = 32 * 1024  # numbers of a block
+
+    def __init__(self, codec: FixedPoint):
+        self._bound, self._scale = codec.bound, math.ldexp(1.0, codec.scale_bits)
+        self._wide = np.empty(self.SIZE, dtype=np.float64)
+
+    def write(self, values: NDArray[np.floating[Any]], words: Words) -> None:
+        """Write the words of at most SIZE values.
+
+        Raises:
+            SecureSumError: see `FixedPoint.encode`.
+        """
+        if not (values.max() <= self._bound and values.min() >= -self._bound):
+            raise SecureSumError(f"a value is not finite or above the bound {self._bound:g}; clip first")
+        wide = self._wide[: values.size]
+        np.copyto(wide, values)
+        np.multiply(wide, self._scale, out=wide)
+        np.rint(wide, out=wide)
+        signed_words(words)[:] = wide

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
 from tasks.errors import SecureSumError
-from tasks.secagg.fixedpoint import FixedPoint, Words, word_type
+from tasks.secagg.fixedpoint import Encoder, FixedPoint, Words, word_type
 from tasks.secagg.keys import MaskSeeds
 from tasks.secagg.scale import Bits
 
@@ -54,14 +54,28 @@ class MaskStream:
 def masked_chunks(
     values: Iterable[NDArray[np.floating[Any]]], codec: FixedPoint, seeds: MaskSeeds
 ) -> Iterator[Words]:
-    """Site: encode and mask a vector that comes in pieces of any length; comes out in blocks, each new memory."""
-    stream = MaskStream(seeds, codec.bits)
-    size = _BLOCK_BYTES // word_type(codec.bits).itemsize
+    """Site: encode and mask a vector that comes in pieces of any length, in blocks; each is overwritten by the next."""
+    stream, encoder = MaskStream(seeds, codec.bits), Encoder(codec)
+    block: Words = np.empty(Encoder.SIZE, dtype=word_type(codec.bits))
     for piece in values:
-        for start in range(0, piece.size, size):
-            words = codec.encode(piece[start : start + size])
+        for start in range(0, piece.size, block.size):
+            part = piece[start : start + block.size]
+            words = block[: part.size]
+            encoder.write(part, words)
             stream.apply(words)
             yield words
+
+
+def hidden_chunks(integers: NDArray[np.int64], seeds: MaskSeeds, bits: Bits) -> Iterator[Words]:
+    """Site: mask integers as they are, modulo the ring, in blocks; each is overwritten by the next."""
+    stream = MaskStream(seeds, bits)
+    block: Words = np.empty(Encoder.SIZE, dtype=word_type(bits))
+    for start in range(0, integers.size, block.size):
+        part = integers[start : start + block.size]
+        words = block[: part.size]
+        np.copyto(words, part, casting="unsafe")
+        stream.apply(words)
+        yield words
 
 
 def summed_chunks(vectors: Sequence[BinaryIO], seeds: MaskSeeds, length: int, bits: Bits) -> Iterator[Words]:

@@ -44,7 +44,9 @@ class Site:
 
     def mask(self, sum_, values, codec, whole=False):
         seeds = onesum.mask_seeds(self.member, self.pledges, sum_)
-        words = np.concatenate(list(masked_chunks([np.asarray(values, dtype=np.float64)], codec, seeds)))
+        words = np.concatenate(
+            [block.copy() for block in masked_chunks([np.asarray(values, dtype=np.float64)], codec, seeds)]
+        )
         raw = words.tobytes()
         self.pledges = onesum.pledge(self.member, self.pledges, sum_, hashlib.sha256(raw).hexdigest(), whole)
         return raw

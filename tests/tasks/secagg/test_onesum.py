@@ -109,8 +109,9 @@ def test_masks_are_the_same_in_pieces_of_any_length():
     """A site masks tensor by tensor, the hub opens block by block."""
     seeds, codec = MaskSeeds((b"a" * 32, b"b" * 32), (b"c" * 32,)), FixedPoint.fitting(1.0, 3, 32)
     values = np.random.default_rng(0).uniform(-1, 1, 100_003)
-    whole = np.concatenate(list(masked_chunks([values], codec, seeds)))
-    pieces = np.concatenate(list(masked_chunks(np.split(values, [1, 2, 40_000, 40_001]), codec, seeds)))
+    cut = np.split(values, [1, 2, 40_000, 40_001])
+    whole = np.concatenate([block.copy() for block in masked_chunks([values], codec, seeds)])
+    pieces = np.concatenate([block.copy() for block in masked_chunks(cut, codec, seeds)])
     opened = np.concatenate(
         list(
             summed_chunks([io.BytesIO(whole.tobytes())], MaskSeeds(seeds.minus, seeds.plus), values.size, 32)
