@@ -50,9 +50,10 @@ from tasks.walked import Walk, Walked, take, walk_of
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.25  # between two looks at a site's receipt, its sign of life and its membership
-REMOTE_LOOK_S = 1.0  # the same, where each is a way over the network
+REMOTE_LOOK_S = 2.0  # the same, where each is a way over the network
 SHOW_S = 2.0  # between two words to Prefect
 FIRST_REST_S, LONGEST_REST_S, GROWTH = 0.001, 0.05, 1.3  # between two looks, as long as nothing comes
+REMOTE_REST_S = 0.02  # the first, where a look is a way over the network
 
 
 @step(name="lockstep")
@@ -72,8 +73,9 @@ def walk_round(
     walk = walk_of(hub, plan.study, plan.manifest.run, plan.round, raw)
     lockstep = Lockstep(hub, plan, seats, tickets, again, walk)
     rest = longest = min(hub.pause, LONGEST_REST_S)
+    first = REMOTE_REST_S if hub.remote else FIRST_REST_S
     while not lockstep.over:
-        rest = FIRST_REST_S if lockstep.look() else min(rest * GROWTH, longest)
+        rest = first if lockstep.look() else min(rest * GROWTH, longest)
         if not lockstep.over:
             hub.wait(rest)
     summed = seats.summed(walk.survivors or "")

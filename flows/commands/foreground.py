@@ -84,7 +84,7 @@ def view(hub: Hub, run: str, live: bool) -> Iterator[None]:
     draw = _LiveTable(hub, run) if live and sys.stderr.isatty() else _Lines(hub, run)
 
     def loop() -> None:
-        while not stop.wait(0.25):
+        while not stop.wait(1.0 if hub.remote else 0.25):  # each look is a way to the store
             draw()
 
     thread = threading.Thread(target=loop, daemon=True)
