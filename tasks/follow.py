@@ -40,6 +40,10 @@ class Answer(NamedTuple):
 
 
 LOOK_S = 1.0  # between two looks at a site's sign of life
+SOON_S, GROWTH = (
+    0.1,
+    1.3,
+)  # a site answers a step of a sum within a second, and where one has, the others will soon
 GAP_S = 5.0  # between two tickets for the same work: a site that says yes and no at once is not flooded
 MOST_ASKED = 40  # tickets of one site in one round
 FOR_PEOPLE = frozenset({Code.NOT_APPROVED, Code.PAUSED_BY_SITE})  # until somebody at the site acts
@@ -188,7 +192,9 @@ def follow_all(
     A site without an answer whose ticket is `given_up` is not waited for.
     """
     found: dict[int, Answer] = {}
+    rest = soon = min(SOON_S, hub.pause)
     while True:
+        before = len(found)
         for i, follower in enumerate(followers):
             answer = None if i in found else follower.look()
             if answer is None and i not in found and given_up(follower.ticket):
@@ -198,7 +204,9 @@ def follow_all(
                 heard(answer)
         if len(found) == len(followers):
             return [found[i] for i in range(len(followers))]
-        hub.wait(hub.pause)
+        rest = soon if len(found) > before else rest
+        hub.wait(rest)
+        rest = min(rest * GROWTH, hub.pause)
 
 
 def _open_receipt(hub: Hub, ticket: Ticket, raw: bytes) -> Answer:
