@@ -189,7 +189,7 @@ def of_draws(rate=0.1, **changes):
 
 def test_a_canary_is_drawn_as_the_accountant_assumes(tmp_path):
     """With next to no noise: clip_norm in the sum where its coin fell, nothing else; never one that is out."""
-    seen = audited(tmp_path, of_draws(0.3, epsilon=300, delta=0.1))
+    seen = audited(tmp_path, of_draws(0.3, epsilon=100, delta=0.1))
     inside = np.concatenate([c.inside for c in seen.canaries.values()])
     scores = np.concatenate([c.scores for c in seen.canaries.values()])
     times = np.rint(scores)

@@ -25,7 +25,7 @@ def a_run(epsilon=1.0, delta=1e-5, rate=0.1, steps=40, sites=4, missing=1, dimen
 
 def composed(noise, rate, steps, delta):
     step = dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(noise))
-    fine = dp_accounting.pld.PLDAccountant(value_discretization_interval=2e-4)
+    fine = dp_accounting.pld.PLDAccountant(value_discretization_interval=5e-4)
     return fine.compose(step, steps).get_epsilon(delta)
 
 
