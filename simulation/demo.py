@@ -139,6 +139,6 @@ def _what_next(console: Console, hub: Hub, study: str, run: str, keep: bool, fol
         print(f"stop everything: {hub.command('down')}")
         return
     console.print("\nWhat to open next:")
-    print(f"  {hub.command('up')}          the Prefect and MLflow pages of this run")
+    print(f"  {hub.command('up')}  # the Prefect and MLflow pages of this run")
     print(f"  {hub.command('run', 'show', run)}")
     print(f"  {folder}/study.yaml, {folder}/sites/*/site.yaml    the files behind it")

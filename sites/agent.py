@@ -1,7 +1,7 @@
 """The agent: a small loop that looks into its mailbox and answers what it finds.
 
 It opens no port and imports no torch, numpy or prefect: rows are touched only
-by jobs (job.py). What is done for one ticket is round.py's story, what may
+by jobs (runner.py). What is done for one ticket is round.py's story, what may
 leave is deliver.py's. An answer is kept before it is sent, so that a ticket
 seen again gets the same bytes, whatever was pulled in between.
 """

@@ -4,7 +4,7 @@ Every entry's hash covers the one before it; the first covers the genesis, which
 names kind, site and a random id, so that no chain passes for another. The head
 (how long, and the last hash) is kept in a small file of its own, so that a chain
 that lost its tail is seen. What an entry is, and when the head is written, is
-ledger.py's and audit.py's work.
+ledger.py's, auditchain.py's and audit.py's work.
 
 To check a chain without fedrounds: sha256 over the previous hash (hex), a line
 feed and the entry as JSON with sorted keys, no spaces, ASCII only.

@@ -1,4 +1,4 @@
-"""What a site has at hand while it works on a ticket, and what comes of it."""
+"""What is handed on while a site works on a ticket: its desk, an approved task, and what comes of it."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 An answer may wait: for the store, for a person, for an address. What the file let
 be said when it was made, and does not any more, is taken out and the rest sealed
-anew. A masked vector stays as it is: it says nothing by itself.
+anew. A masked vector stays as it is: it says nothing by itself. Figures stay rounded
+as they were made: `decimals` and `min_held_out` hold from the next answer on.
 """
 
 from __future__ import annotations

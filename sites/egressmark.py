@@ -1,7 +1,7 @@
 """How far this site has verified its own records of what left, so that a start need not verify all of them again.
 
-The mark is signed: who edits egress.jsonl cannot move it. Under a new key, or
-where a byte before it has changed, everything is verified anew. `audit egress` and
+The mark is signed: who edits egress.jsonl cannot move it. Under a new key, with
+another list of former ones, or where a byte before it has changed, everything is verified anew. `audit egress` and
 the doctor never look at it: they verify every line.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from base64 import b64decode
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import Field
@@ -32,6 +33,7 @@ class Mark(Message):
     site: Name
     bytes: int = Field(ge=0)
     sha256: Sha256
+    former: Sha256  # of the list of the site's former keys, which is not signed
 
 
 def kept_objects(state: Path, key: SigningKey) -> tuple[Objects, int]:
@@ -54,7 +56,8 @@ def kept_objects(state: Path, key: SigningKey) -> tuple[Objects, int]:
         found[opened.key, opened.sha256] = opened.bytes
     end = raw.rfind(b"\n") + 1
     if not unsigned and end - known >= WORTH_BYTES:
-        _move(state, key, raw[:end])
+        with suppress(OSError):  # a mark only saves time
+            _move(state, key, raw[:end])
     return found, unsigned
 
 
@@ -64,13 +67,19 @@ def _known(state: Path, key: SigningKey, raw: bytes) -> int:
         mark = unseal((state / MARK).read_bytes(), Mark, key.name, key.public_hex)
     except (OSError, SealError):
         return 0
-    same = len(raw) >= mark.bytes and hashlib.sha256(raw[: mark.bytes]).hexdigest() == mark.sha256
+    same = mark == _mark(state, key, raw[: mark.bytes])
     return mark.bytes if same else 0
 
 
 def _move(state: Path, key: SigningKey, verified: bytes) -> None:
     """A mark that a fall takes is made again at the next start."""
-    mark = Mark(site=key.name, bytes=len(verified), sha256=hashlib.sha256(verified).hexdigest())
     draft = state / f"{MARK}.draft"
-    draft.write_bytes(key.seal(mark))
+    draft.write_bytes(key.seal(_mark(state, key, verified)))
     draft.replace(state / MARK)
+
+
+def _mark(state: Path, key: SigningKey, verified: bytes) -> Mark:
+    former = hashlib.sha256("\n".join(former_keys(state)).encode()).hexdigest()
+    return Mark(
+        site=key.name, bytes=len(verified), sha256=hashlib.sha256(verified).hexdigest(), former=former
+    )

@@ -54,7 +54,7 @@ def make_update(
     shown = band(task.survey.records) if site.settings.disclosure.records else None
     if task.study.privacy.mode == "distributed":
         masked = _words(task, workplace, job.noise)
-        return sealed(masked, spent)._replace(first_line_at=trained.began_at, records=shown)
+        return masked_answer(masked, spent)._replace(first_line_at=trained.began_at, records=shown)
     payload = workplace.update(len(task.given) + HEADER_SLACK)
     batch = event.sample_rate * public_units(task.survey.units) if event else 0.0
     size = examine(
@@ -66,7 +66,7 @@ def make_update(
             said.append(is_within(size / task.weight, task.bound))
         task.hiding.mask(payload, workplace, said)
         del payload
-        return sealed(task.hiding.masked(workplace), spent)._replace(
+        return masked_answer(task.hiding.masked(workplace), spent)._replace(
             first_line_at=trained.began_at, records=shown
         )
     if desk.hub.agreement_key is not None:  # noised is not masked: whoever reads the store need not see it
@@ -98,7 +98,7 @@ def _words(task: Task, workplace: Workplace, noise: float | None) -> Masked:
     return task.hiding.masked(workplace)
 
 
-def sealed(masked: Masked, spent: Spent | None) -> Done:
+def masked_answer(masked: Masked, spent: Spent | None) -> Done:
     """A masked vector as an answer. What it binds this site to is kept with it."""
     inside = len(masked.payload) <= MOST_INSIDE_BYTES  # one write less, and three of the books
     update = Update(
@@ -130,7 +130,7 @@ def make_scores(task: Task, site: Site, workplace: Workplace) -> Done:
     task.hiding.mask_statistics([scored.scores.statistics, *scored.others], workplace)
     own = Scores(metrics=scored.scores.metrics) if site.settings.disclosure.own_figures else None
     votes = scored.votes if task.candidates and site.settings.disclosure.votes else None
-    return sealed(task.hiding.masked(workplace), None)._replace(
+    return masked_answer(task.hiding.masked(workplace), None)._replace(
         scores=own, votes=votes, first_line_at=scored.began_at
     )
 

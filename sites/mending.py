@@ -1,6 +1,6 @@
 """At an agent's start, or where a round in lockstep goes on: a line that a fall has left in one book only is added.
 
-An object has a line in the audit log and then a signed record (egress.py); a
+An object has a line in the audit log and then a signed record (egressfile.py); a
 movement of the budget is in the ledger and then in the audit log. A kill, a
 power cut or a full disk may come between the two, and the work that would have
 repeated them may never be asked for again. What is added is marked `late`: it

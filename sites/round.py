@@ -1,7 +1,7 @@
 """What a site does for one ticket, in order: approve, survey, plan, reserve, train, charge.
 
 By now the ticket is known to be the hub's (verify.py). Rows are read only in jobs
-(job.py, making.py), for training only after the ledger has its privacy set aside.
+(runner.py; what is made of them: making.py), for training only after the ledger has its privacy set aside.
 Whatever is wrong ends as a RefusedError, whose code the hub learns and whose text it
 does not. What is returned is kept by the outbox before deliver.py sends it.
 """
@@ -19,7 +19,7 @@ from sites.job import Survey
 from sites.ledger import Ledger
 from sites.localsteps import check_units
 from sites.lockstep import Lockstep
-from sites.making import make_scores, make_update, sealed
+from sites.making import make_scores, make_update, masked_answer
 from sites.notes import note_charged, note_read, note_reserved
 from sites.outbox import Outbox
 from sites.payload import form_of, numbers_of
@@ -150,7 +150,7 @@ def finished(lockstep: Lockstep, site: Site) -> Done:
         RefusedError: sum_refused: this site was in none of them.
     """
     bound, payload = lockstep.newest
-    done = sealed(Masked(payload, bound), lockstep.spent)
+    done = masked_answer(Masked(payload, bound), lockstep.spent)
     shown = band(lockstep.records) if site.settings.disclosure.records else None
     return done._replace(first_line_at=lockstep.began_at, records=shown)
 

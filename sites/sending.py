@@ -91,6 +91,8 @@ class Sending:
     def _as_allowed(self, answer: Answer) -> Answer:
         """The answer as site.yaml lets it out now; where that is less than it was, it is kept so."""
         allowed = as_allowed(answer, self._site.settings.disclosure, self._home.identity, self._home.hub)
+        if allowed is not answer and self._mailbox.has_answer(answer.ticket):
+            return answer  # it has left as it was, and a fall took the note of that
         if allowed is not answer:
             log.info("ticket %s: what site.yaml does not let out any more was taken out", answer.name)
             self._outbox.keep(allowed, None)

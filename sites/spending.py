@@ -26,6 +26,7 @@ from tasks.codes import Code
 from tasks.contracts import Sha256, Spent, Ticket
 from tasks.errors import RefusedError
 from tasks.privacy.events import GaussianEvent
+from tasks.privacy.shared import spent_of
 from tasks.study import Study
 
 
@@ -184,19 +185,9 @@ def charge(ledger: Ledger, ticket: Ticket) -> bool:
 
 
 def _spent(plan: RunPlan, standing: Standing, study: Study) -> Spent:
-    event, at = plan.planned.event, standing.released - plan.standing.released
-    several = study.local_steps > 1
-    return Spent(
-        epsilon=plan.planned.trajectory[at],
-        delta=study.privacy.delta or 0.0,
-        noise_multiplier=event.noise_multiplier,
-        sample_rate=event.sample_rate,
-        steps=event.steps,
-        epsilon_limit=study.privacy.epsilon or 0.0,
-        local_steps=study.local_steps if several else None,
-        sensitivity=study.local_steps * (study.privacy.first_clip or 0.0) if several else None,
-        against=plan.planned.against[at] if plan.planned.against else None,
-    )
+    at = standing.released - plan.standing.released
+    against = plan.planned.against[at] if plan.planned.against else None
+    return spent_of(study, plan.planned.event, plan.planned.trajectory[at], against)
 
 
 def _charged(ledger: Ledger, dataset: str, run: str) -> list[GaussianEvent]:

@@ -48,7 +48,15 @@ class AdaptiveNorm(Message):
         return min(max(next_bound(bound, share, self.quantile, self.rate or RATE), self.least), self.most)
 
 
-IN_A_WORD = BeforeValidator(lambda value: {} if value == "adaptive" else value)
+def _in_a_word(value: object) -> object:
+    if value == "adaptive":
+        return {}
+    if isinstance(value, str) and value[:1].isalpha():
+        raise ValueError(f'found text "{value[:40]}", expected a number, adaptive, or a block of keys')
+    return value
+
+
+IN_A_WORD = BeforeValidator(_in_a_word)
 """Of a number that may also adapt: `adaptive` alone means all of AdaptiveNorm's defaults."""
 
 

@@ -25,7 +25,7 @@ from tasks.follow import Again, Answer, Follower, follow_all, never
 from tasks.masked import check_masked
 from tasks.opening import Opening
 from tasks.plan import RoundPlan
-from tasks.seats import Seats, gave_up
+from tasks.seats import Seats, seems_gone
 from tasks.sums import add_up
 from tasks.validation import voted_out
 from tasks.waiting import Waiting
@@ -59,13 +59,15 @@ def evaluate(
     pools nothing where too few sites are there to open the sum.
     """
     waiting = Waiting(plan.study.needed, grace=plan.study.grace)
+    openable = Waiting(max(plan.study.needed, seats.threshold if seats else 0))  # so many scores make a sum
     followers = [Follower(hub, tickets[site], again, waiting) for site in candidate.cohort]
 
     def heard(answer: Answer) -> None:
         if answer.ok and answer.known_at is not None:
-            waiting.delivered(answer.known_at - answer.ticket.issued_at, answer.known_at)
+            for count in (waiting, openable):
+                count.delivered(answer.known_at - answer.ticket.issued_at, answer.known_at)
 
-    answers = follow_all(hub, followers, heard, lambda ticket: waiting.quorate and gave_up(hub, ticket))
+    answers = follow_all(hub, followers, heard, lambda ticket: openable.quorate and seems_gone(hub, ticket))
     scores = {a.site: a.receipt.scores for a in answers if a.ok and a.receipt and a.receipt.scores}
     own = {site: s.metrics for site, s in scores.items()}
     if seats is None:

@@ -2,8 +2,9 @@
 
 Its own ledger counts all steps of the round from the first vector on, whatever
 becomes of it. Where its last word never came the hub reckons it from the study's
-noise, which is the same for all sites: a figure to show, marked as the hub's. The
-site's own word, in its next answer, takes its place.
+noise, which is the same for all sites, and the rounds that the site was in: a round more
+than the site has said, or all rounds that the hub knows of where these are more. A figure
+to show, marked as the hub's. The site's own word, in its next answer, takes its place.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ def with_reckoned(hub: Hub, plan: RoundPlan, candidate: Candidate, name: str, si
     said = next(
         (r.sites[name].spent for r in reversed(before) if name in r.sites and r.sites[name].spent), None
     )
-    spent = next((one for one in spent_along(plan.study, length) if _is_more(one, said)), said)
+    rounds = 1 + sum(1 for r in before if name in r.sites and (r.sites[name].steps or r.sites[name].spent))
+    path = list(spent_along(plan.study, length))
+    more = next((one for one in path if _is_more(one, said)), said or path[-1])
+    spent = max(more, path[min(rounds, len(path)) - 1], key=lambda one: one.epsilon)
     return site.model_copy(update={"spent": spent, "reckoned": True})
 
 

@@ -123,12 +123,12 @@ class Aggregation(Message):
         needed, validated = self.least_groups * min_cohort, LEAST_FOR_VALIDATION * min_cohort
         if self.groups and not only_sums:
             raise ValueError(
-                f"aggregation: groups are for secure sums, and this study shows each update; remove groups, and "
+                f"groups are for secure sums, and this study shows each update; remove groups, and "
                 f"rule {self.rule} takes the updates themselves"
             )
         if self.weights and not only_sums:
             raise ValueError(
-                "aggregation: weights are told in secure sums alone, and this study shows what each site sends; remove "
+                "weights are told in secure sums alone, and this study shows what each site sends; remove "
                 "weights, or secure_aggregation: off"
             )
         if self.groups and asked < needed:
@@ -136,7 +136,7 @@ class Aggregation(Message):
                 asked >= validated
             )
             raise ValueError(
-                f"aggregation: secure sums and robust statistics conflict with {asked} sites: {self.least_groups} "
+                f"secure sums and robust statistics conflict with {asked} sites: {self.least_groups} "
                 f"groups of {min_cohort} need {needed}. What remains: {also}rule mean with update_norm, who takes part "
                 f"(site revoke), a look at every round's metrics, and going back to an earlier version; or "
                 f"secure_aggregation: off"

@@ -208,7 +208,7 @@ def is_silent(hub: Hub, site: str) -> bool:
     return presence is None or hub.now() - presence.at > SILENT_S
 
 
-def gave_up(hub: Hub, ticket: Ticket) -> bool:
+def seems_gone(hub: Hub, ticket: Ticket) -> bool:
     """True where a site has had long for its ticket, and has not shown itself for long.
 
     The first is by the hub's clock alone: a site whose own clock is behind may only seem silent.

@@ -122,7 +122,8 @@ class Privacy(Message):
             raise ValueError("clip_norm: expected least of at least 1e-6 and most of at most 1e6")
         missing = [key for key, v in numbers.items() if v is None]
         if self.mode != "none" and missing:
-            raise ValueError(f"mode {self.mode} needs {', '.join(missing)}")
+            people = " (people: about how many all sites train on together)" if "people" in missing else ""
+            raise ValueError(f"mode {self.mode} needs {', '.join(missing)}; add what is missing{people}")
         if self.sample_rate is not None and self.sample_rate * (self.people or 0) < 1:
             raise ValueError(
                 f"sample_rate {self.sample_rate:g} of {self.people} people: most sums would be of nobody; set at "
@@ -285,8 +286,8 @@ class Study(Message):
             )
         if not self.may_be_lost <= self.missing <= self.sums[0] / 2:
             raise ValueError(
-                f"privacy.missing {self.missing}: expected at least the {self.may_be_lost} sites that may be missing "
-                f"in a sum, and at most half of the {self.sums[0]}; correct it{self._other_cure()}"
+                f"privacy.missing {self.missing}: expected {self.may_be_lost} (as many as may be missing in a sum) to "
+                f"{self.sums[0] // 2} (half of its {self.sums[0]} sites); correct it{self._other_cure()}"
             )
         most = self.secure_aggregation.most_steps(self.asked)
         if self.steps > most:
@@ -306,7 +307,7 @@ class Study(Message):
             return f", or ask {larger} sites"
         needed = self.aggregation.least_groups * larger
         cure = f"raise secure_aggregation.min_cohort to {larger}"
-        return f", or {cure}" if self.asked >= needed else f" ({cure} needs {needed} sites)"
+        return f", or {cure}" if self.asked >= needed else f" (or {cure}, with {needed} sites)"
 
     def words(self, numbers: int) -> int:
         """How many words of a secure sum an update of so many numbers has, with what is said beside it."""

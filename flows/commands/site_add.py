@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     for line in store_hint(hub.store_url, kit.site, kit.uploads):
         print(line)
     print(f"next, at the site:  fedrounds-site enrol {args.out.name} --config site.yaml")
-    print(f"then, here:         fedrounds site confirm {kit.site}")
+    print(f"then, here:         {hub.command('site', 'confirm', kit.site)}")
     return 0
 
 

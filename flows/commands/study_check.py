@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"           {line}")
         if study.sample_rate < 1:
             print(
-                f"           each site draws them in secret, anew for each sum: about "
+                f"           each site draws its records in secret, anew for each sum: about "
                 f"{study.sample_rate * (privacy.people or 0):.0f} of {privacy.people} in all"
             )
         if study.local_steps > 1:

@@ -46,6 +46,11 @@ class Units:
         """True where a unit may have more than one row, so that its gradients are summed before clipping."""
         return self._order is not None
 
+    @property
+    def alike(self) -> bool:
+        """True where all units have the same number of rows."""
+        return self._order is None or bool((self._sizes == self._sizes[0]).all())
+
     def pieces(self, chosen: Rows, most: int) -> Iterator[Piece]:
         """The chosen units in pieces of at most `most` units; nothing where no unit is chosen."""
         for start in range(0, len(chosen), most):

@@ -92,7 +92,7 @@ class ClippedSums:
         """
         model.load(self._wrapped.module, parameters)
         count, noise = self._units.count, noise or NoiseSource.from_system()
-        draw = evened(drawn(count, sample_rate, noise), count, sample_rate)
+        draw = evened(drawn(count, sample_rate, noise), count, sample_rate, self._units.alike)
         with model.own_randomness(noise):
             self._stepper.take(draw.chosen, draw.idle)
         sums = {n: p.summed_grad.numpy() for n, p in zip(self._names, self._optimizer.params, strict=True)}

@@ -3,7 +3,9 @@
 The number of units that are drawn varies and may be 0. It must not show: that of a
 step tells whether one certain unit was drawn to whoever knows about the others, and
 all that sampling adds to privacy rests on nobody knowing. So a sum can be made of as
-many units as hardly any draw passes, those that were not drawn counting nothing.
+many units as hardly any draw passes, those that were not drawn counting nothing. Where
+units have different numbers of rows that is not enough, since one with many shows by
+itself: then a sum is made of all of them.
 """
 
 from __future__ import annotations
@@ -31,14 +33,18 @@ def drawn(n_units: int, sample_rate: float, noise: NoiseSource) -> Rows:
     return np.flatnonzero(noise.coins(n_units, sample_rate))
 
 
-def evened(chosen: Rows, n_units: int, sample_rate: float) -> Draw:
-    """The chosen, and as many others as make the work of a sum the same whatever was drawn."""
+def evened(chosen: Rows, n_units: int, sample_rate: float, alike: bool = True) -> Draw:
+    """The chosen, and as many others as make the work of a sum the same whatever was drawn.
+
+    `alike`: all units have the same number of rows. Else all others are idle, since any choice could show by its rows.
+    """
     others = np.ones(n_units, dtype=np.bool_)
     others[chosen] = False
-    return Draw(chosen, np.flatnonzero(others)[: max(0, work(n_units, sample_rate) - len(chosen))])
+    least = worked_on(n_units, sample_rate) if alike else n_units
+    return Draw(chosen, np.flatnonzero(others)[: max(0, least - len(chosen))])
 
 
-def work(n_units: int, sample_rate: float) -> int:
+def worked_on(n_units: int, sample_rate: float) -> int:
     """Units of a sum that hardly any draw passes: less than one in 10^13 (Bernstein's inequality), or all."""
     mean = n_units * sample_rate
     return min(n_units, math.ceil(mean + 8 * math.sqrt(mean) + 20))

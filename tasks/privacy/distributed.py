@@ -18,10 +18,12 @@ Poisson-subsampled Gaussian mechanism, for everybody who looks: a site draws its
 units in secret, so not even all others together know whether a unit was drawn. What
 the lattice costs stays the same. Let P0, P1 be the noised words without and with a
 unit, Q0, Q1 those of rounded normals, and s the slack of one sum: |log Pi/Qi| <= s
-but for a tail. With a draw the words are (1-q) P0 + q P1, and wherever both ratios
-hold that is within exp(s) of (1-q) Q0 + q Q1 as well. So in T sums an event has at
+but for a tail of each one's own law: Pi(E) <= e^s Qi(E) + tail for every event E, and
+the other way round. Both sides mix: with a draw the words are (1-q) P0 + q P1, and the
+same holds of them and (1-q) Q0 + q Q1. So in T sums an event has at
 most e^(2 T s) times the odds that it has with rounded normals, and e^(T s) times the
-delta; rounding is post-processing of the normals that the accountant composes.
+delta; rounding is post-processing of the normals that the accountant composes. Tails
+are multiplied by e^epsilon on the way: at epsilon 30 still below 1e-13 a sum.
 """
 
 from __future__ import annotations

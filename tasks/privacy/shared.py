@@ -11,6 +11,7 @@ from functools import lru_cache
 from tasks.contracts import Against, Spent
 from tasks.errors import PrivacyError
 from tasks.privacy.distributed import Mechanism, mechanism, scale_of_run
+from tasks.privacy.events import GaussianEvent
 from tasks.secagg.messages import What
 from tasks.study import Study
 
@@ -74,20 +75,26 @@ def spent_along(study: Study, dimension: int) -> Iterator[Spent]:
     Raises:
         PrivacyError: see `mechanism_of`.
     """
-    run, several = mechanism_of(study, dimension), study.local_steps > 1
+    run = mechanism_of(study, dimension)
     event = run.event(run.sites - run.missing, study.steps)
     for against in against_along(study, run, 0, study.rounds):
-        yield Spent(
-            epsilon=against.hub_with_missing,
-            delta=study.privacy.delta or 0.0,
-            noise_multiplier=event.noise_multiplier,
-            sample_rate=event.sample_rate,
-            steps=event.steps,
-            epsilon_limit=study.privacy.epsilon or 0.0,
-            local_steps=study.local_steps if several else None,
-            sensitivity=run.bound if several else None,
-            against=against,
-        )
+        yield spent_of(study, event, against.hub_with_missing, against)
+
+
+def spent_of(study: Study, event: GaussianEvent, epsilon: float, against: Against | None) -> Spent:
+    """What a round has cost, as a receipt says it: `event` is of one round, `epsilon` of all up to it."""
+    several = study.local_steps > 1
+    return Spent(
+        epsilon=epsilon,
+        delta=study.privacy.delta or 0.0,
+        noise_multiplier=event.noise_multiplier,
+        sample_rate=event.sample_rate,
+        steps=event.steps,
+        epsilon_limit=study.privacy.epsilon or 0.0,
+        local_steps=study.local_steps if several else None,
+        sensitivity=study.local_steps * (study.privacy.first_clip or 0.0) if several else None,
+        against=against,
+    )
 
 
 _planned = lru_cache(maxsize=64)(mechanism)

@@ -16,7 +16,7 @@ from sites.job import PlanJob, SurveyJob
 from sites.ledger import Ledger
 from sites.records import load_records as load_site_records
 from sites.settings import load_site
-from tasks import parameters
+from tasks import parameters, reckoned
 from tasks.aggregation.descent import descent, stepped
 from tasks.begin import load_manifest
 from tasks.codes import Code
@@ -69,6 +69,23 @@ def test_the_hub_reckons_what_a_site_has_spent_as_the_site_does(played):
         assert (reckoned.spent, reckoned.reckoned) == (record.sites["west"].spent, True)
         said = silent.model_copy(update={"steps": 0})
         assert with_reckoned(world.hub, plan, model, "west", said) == said
+
+
+def test_what_the_hub_reckons_is_never_below_the_rounds_that_a_site_was_in(played, monkeypatch):
+    """A site that said too little before it fell silent: the rounds that the hub knows of count all the same."""
+    world, study, run = played
+    *before, last = load_records(world.hub, run)
+    for record in before:
+        west = record.sites["west"]
+        little = west.spent.model_copy(update={"epsilon": 1e-3})
+        record.sites["west"] = west.model_copy(update={"spent": little})
+    monkeypatch.setattr(reckoned, "recent_records", lambda *_: before)
+    plan = SimpleNamespace(manifest=load_manifest(world.hub, run), study=study, round=last.round)
+    model = SimpleNamespace(key=last.parameters_key, sha256=last.parameters_sha256)
+    silent = SiteRound(state="missing", code=Code.NO_ANSWER, steps=1)
+
+    assert before
+    assert with_reckoned(world.hub, plan, model, "west", silent).spent == last.sites["west"].spent
 
 
 def pooled_sum(world, study, at):
@@ -171,8 +188,8 @@ def test_a_site_may_demand_all_noise_in_each_update(tmp_path):
     [
         ({"secure_aggregation": {"on": False}}, "needs secure_aggregation: on"),
         ({"local": {"learning_rate": 1.0}}, "takes epochs alone"),
-        ({"privacy": {"missing": 0}}, "expected at least the 1 sites"),
-        ({"privacy": {"missing": 3}}, "at most half of the 4"),
+        ({"privacy": {"missing": 0}}, "expected 1 \\(as many"),
+        ({"privacy": {"missing": 3}}, "half of its 4 sites"),
         ({"privacy": {"people": None}}, "needs people"),
     ],
 )

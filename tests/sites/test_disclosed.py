@@ -9,6 +9,7 @@ from infra.identity import Identity
 from sites.agent import Agent
 from sites.answer import Answer
 from sites.disclosed import as_allowed
+from sites.egressmark import kept_objects
 from sites.runner import InlineRunner
 from sites.settings import Disclosure, load_site
 from tasks.codes import Operation
@@ -40,6 +41,28 @@ def test_what_was_withdrawn_while_an_answer_waited_does_not_leave(tmp_path):
     assert hub.receipt(ticket) == kept.receipt.model_copy(update={"records": None})
     assert again.outbox.undelivered() == []
     assert hub.update(ticket) is not None
+
+
+def test_what_has_left_is_not_made_anew(tmp_path):
+    """A fall took the note that it was sent: what the store holds stays the only answer that this site signed."""
+    hub, agent, study = ToyHub(tmp_path), an_agent(tmp_path, extra=SHOWN), a_study()
+    agent.step()
+    ticket = hub.send(hub.ticket(study, hub.publish(study)))
+    agent.step()
+    left = hub.receipt(ticket)
+    [note] = agent.site.state.rglob("*.delivered")
+    note.unlink()
+    path = tmp_path / "north.yaml"
+    path.write_text(path.read_text().replace("records: true", "records: false"))
+
+    again = Agent(load_site(path), hub.store, InlineRunner())
+    [kept] = again.outbox.undelivered()
+    again.step()
+
+    assert hub.receipt(ticket) == left == kept.receipt
+    assert again.outbox.undelivered() == []
+    recorded = kept_objects(agent.site.state, agent.home.identity.signing)[0]
+    assert len([key for key, _ in recorded if key.endswith("receipt.json")]) == 1
 
 
 @pytest.mark.parametrize(

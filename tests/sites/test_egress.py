@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import struct
@@ -20,6 +19,7 @@ from sites.cli import main
 from sites.egress import Egress
 from sites.egressfile import FILE, egress_records
 from sites.examine import examine, norm_bound
+from sites.identity import FORMER
 from sites.ledger import Ledger
 from sites.payload import form_of, norm, read_tensors
 from sites.policyterms import Policy
@@ -280,6 +280,38 @@ def test_the_command_compares_records_with_the_audit_log(tmp_path, capsys):
     assert "has no signed record" in capsys.readouterr().err
 
 
+def test_a_full_disk_takes_the_mark_and_not_the_start(tmp_path, monkeypatch):
+    """The mark only saves time: an agent that cannot write it verifies everything again next time."""
+    ToyHub(tmp_path)
+    agent = an_agent(tmp_path)
+    egress = Egress(agent.site.state, agent.home.identity.signing, agent.now)
+    monkeypatch.setattr(egressmark, "WORTH_BYTES", 1)
+    egress.note("6" * 64, "sites/north/out/toy-1/00001-01-train/receipt.json", "5" * 64, 9, None)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(egressmark, "_move", full)
+
+    assert len(egress.kept()) == 1
+
+
+def test_a_key_that_somebody_adds_for_an_hour_makes_no_record_true(tmp_path, monkeypatch):
+    """The list of former keys is not signed: what was right by it alone is verified anew once it is another."""
+    ToyHub(tmp_path)
+    agent = an_agent(tmp_path)
+    state, key = agent.site.state, agent.home.identity.signing
+    monkeypatch.setattr(egressmark, "WORTH_BYTES", 1)
+    forger = SigningKey.create("north")
+    place = "sites/north/out/toy-1/00001-01-train/receipt.json"
+    Egress(state, forger, agent.now).note("6" * 64, place, "5" * 64, 9, None)
+    (state / FORMER).write_text(forger.public_hex + "\n")
+
+    assert len(egressmark.kept_objects(state, key)[0]) == 1
+    (state / FORMER).unlink()
+    assert egressmark.kept_objects(state, key) == ({}, 1)
+
+
 def test_a_start_verifies_only_what_is_new_and_everything_where_a_byte_has_changed(tmp_path, monkeypatch):
     """A site of years has a record for each object; an edited one is still found, for the mark is of the bytes."""
     ToyHub(tmp_path)
@@ -305,6 +337,5 @@ def test_a_start_verifies_only_what_is_new_and_everything_where_a_byte_has_chang
     assert kept(None) == (2, 3)  # and no mark is set over it
     forged = SigningKey.create("north")
     raw = (state / FILE).read_bytes()
-    mark = egressmark.Mark(site="north", bytes=len(raw), sha256=hashlib.sha256(raw).hexdigest())
-    (state / egressmark.MARK).write_bytes(forged.seal(mark))
+    (state / egressmark.MARK).write_bytes(forged.seal(egressmark._mark(state, forged, raw)))
     assert kept(None) == (2, 3)

@@ -7,7 +7,7 @@ from scipy import stats
 from tasks.learning import clipped
 from tasks.learning.batches import NOBODY
 from tasks.learning.clipped import ClippedSums
-from tasks.learning.draw import drawn, evened, work
+from tasks.learning.draw import drawn, evened, worked_on
 from tasks.learning.stepper import Stepper
 from tasks.privacy.noise import NoiseSource
 from tests.tasks.learning.test_clipped import slow
@@ -97,20 +97,37 @@ def test_a_sum_takes_as_long_whatever_was_drawn(recipe, records, monkeypatch):
     for _ in range(20):
         sums.at(model.parameters(), noise, 0.1)
 
-    assert set(seen) == {work(400, 0.1)} and work(400, 0.1) < 120
+    assert set(seen) == {worked_on(400, 0.1)} and worked_on(400, 0.1) < 120
+
+
+def test_somebody_with_many_records_does_not_show(recipe, records, monkeypatch):
+    """One person has half of all records: a sum with them has as many rows as one without."""
+    model, (x, y) = recipe("linear"), records(400)
+    persons = np.concatenate([np.zeros(200, dtype=np.int64), np.arange(1, 201)])
+    sums, seen = ClippedSums(model, x, y, persons, clip_norm=0.4), []
+    losses = Stepper._losses
+    monkeypatch.setattr(Stepper, "_losses", lambda self, rows: seen.append(len(rows)) or losses(self, rows))
+    worked = []
+    for chosen in (NOBODY, np.array([0]), np.array([0, 7]), np.array([7])):
+        monkeypatch.setattr(clipped, "drawn", lambda *_, chosen=chosen: chosen)
+        seen.clear()
+        sums.at(model.parameters(), sample_rate=0.05)
+        worked.append(sum(seen))
+
+    assert worked == [400] * 4
 
 
 def test_idle_units_are_others(recipe):
     """As many as are missing; a draw beyond all that is foreseen is worked on as it is."""
     draw = evened(np.array([1, 2]), 1000, 0.01)
-    assert len(draw.chosen) + len(draw.idle) == work(1000, 0.01)
+    assert len(draw.chosen) + len(draw.idle) == worked_on(1000, 0.01)
     assert not set(draw.chosen) & set(draw.idle) and len(set(draw.idle)) == len(draw.idle)
     assert len(evened(np.arange(900), 1000, 0.01).idle) == 0
-    assert work(10, 0.5) == 10 and len(evened(np.arange(10), 10, 1.0).idle) == 0
+    assert worked_on(10, 0.5) == 10 and len(evened(np.arange(10), 10, 1.0).idle) == 0
 
 
 @pytest.mark.parametrize("mean", [1.0, 10.0, 1000.0])
 def test_hardly_any_draw_is_larger_than_the_work(mean):
     """Less than one in 10^13: over all sums of a run nobody will see one."""
     units = 10**6
-    assert stats.binom.sf(work(units, mean / units), units, mean / units) < 1e-13
+    assert stats.binom.sf(worked_on(units, mean / units), units, mean / units) < 1e-13
