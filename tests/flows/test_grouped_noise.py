@@ -153,12 +153,12 @@ def test_a_hub_with_groups_other_than_the_draw_gets_no_vector_for_them(tmp_path,
         ({"aggregation": {"rule": "mean", "update_norm": 2.0}}, "clipped already"),
         ({"aggregation": {"rule": "median"}}, "add groups: true"),
         ({"sites": NINE[:8]}, "conflict with 8 sites"),
-        ({"sites": TWELVE, "privacy": {"missing": 0}}, "at least the 1 sites that may be missing"),
+        ({"sites": TWELVE, "privacy": {"missing": 0}}, r"expected 1 \(as many as may be missing"),
         (
             {"sites": TWELVE, "privacy": {"missing": 3}},
-            r"at most half of the 4; correct it \(raise secure_aggregation.min_cohort to 6 needs 18 sites\)",
+            r"half of its 4 sites\); correct it \(or raise secure_aggregation.min_cohort to 6, with 18 sites\)",
         ),
-        ({"privacy": {"missing": 2}}, r"correct it \(.*min_cohort to 4 needs 12 sites\)"),
+        ({"privacy": {"missing": 2}}, r"correct it \(or raise .*min_cohort to 4, with 12 sites\)"),
     ],
 )
 def test_what_does_not_go_with_groups_is_refused_before_anything_moves(changes, says):
