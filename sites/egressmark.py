@@ -1,8 +1,8 @@
 """How far this site has verified its own records of what left, so that a start need not verify all of them again.
 
 The mark is signed: who edits egress.jsonl cannot move it. Under a new key, with
-another list of former ones, or where a byte before it has changed, everything is verified anew. `audit egress` and
-the doctor never look at it: they verify every line.
+another list of former ones, or where a byte before it has changed, everything is
+verified anew. `audit egress` and the doctor never look at it: they verify every line.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from sites.outbox import Outbox
 from sites.round import settle
 from sites.settings import Site
 from sites.uploads import can_send
+from tasks import layout
 from tasks.errors import ContractError, RefusedError
 
 log = logging.getLogger(__name__)
@@ -91,13 +92,17 @@ class Sending:
     def _as_allowed(self, answer: Answer) -> Answer:
         """The answer as site.yaml lets it out now; where that is less than it was, it is kept so."""
         allowed = as_allowed(answer, self._site.settings.disclosure, self._home.identity, self._home.hub)
-        if allowed is not answer and self._mailbox.has_answer(answer.ticket):
-            return answer  # it has left as it was, and a fall took the note of that
+        if allowed is not answer and self._has_left(answer):
+            return answer  # a fall took the note of that; nothing can be taken back
         if allowed is not answer:
             log.info("ticket %s: what site.yaml does not let out any more was taken out", answer.name)
             self._outbox.keep(allowed, None)
             self._unsent = [allowed if one == answer else one for one in self._unsent]
         return allowed
+
+    def _has_left(self, answer: Answer) -> bool:
+        """Only where the store shows these very bytes: anything else under their key may be bait."""
+        return self._mailbox.own(layout.answer_key(answer.ticket, "receipt.json")) == answer.sealed.encode()
 
     def _forget_before(self, sent: Answer) -> None:
         """Earlier attempts at the same work that can no longer be sent need not be."""

@@ -12,6 +12,7 @@ from sites.disclosed import as_allowed
 from sites.egressmark import kept_objects
 from sites.runner import InlineRunner
 from sites.settings import Disclosure, load_site
+from tasks import layout
 from tasks.codes import Operation
 from tasks.contracts import Metrics, Receipt, Scores, Update
 from tests.sites.builders import ToyHub, a_study, an_agent
@@ -63,6 +64,29 @@ def test_what_has_left_is_not_made_anew(tmp_path):
     assert again.outbox.undelivered() == []
     recorded = kept_objects(agent.site.state, agent.home.identity.signing)[0]
     assert len([key for key, _ in recorded if key.endswith("receipt.json")]) == 1
+
+
+def test_a_store_that_shows_another_answer_gets_no_more_than_is_allowed(tmp_path):
+    """Only the very bytes that have left count as left; anything else under their key is somebody's bait."""
+    hub, agent, study = ToyHub(tmp_path), an_agent(tmp_path, extra=SHOWN), a_study()
+    agent.step()
+    flaky = Flaky(hub.store)
+    agent = Agent(agent.site, flaky, InlineRunner())
+    ticket = hub.send(hub.ticket(study, hub.publish(study)))
+    flaky.broken = "update.safetensors"
+    with pytest.raises(StoreError):
+        agent.step()
+    [kept] = agent.outbox.undelivered()
+    path = tmp_path / "north.yaml"
+    path.write_text(path.read_text().replace("records: true", "records: false"))
+    hub.store.put(layout.answer_key(ticket, "receipt.json"), b"bait")
+
+    again = Agent(load_site(path), hub.store, InlineRunner())
+    again.step()
+
+    left = again.outbox.update_of(ticket)
+    assert kept.receipt.records == "50-199"
+    assert left.receipt.records is None
 
 
 @pytest.mark.parametrize(
