@@ -46,6 +46,7 @@ bench: install
 	$(BIN)/python -m benchmarks.lockstep
 	$(BIN)/python -m benchmarks.poisoning
 	$(BIN)/python -m benchmarks.heart
+	$(BIN)/python -m benchmarks.clip_norm
 
 chaos: install
 	$(BIN)/python -m tests.chaos.run --runs $(RUNS) --seed $(SEED) --terms '$(TERMS)'

@@ -27,8 +27,7 @@ def side_by_side(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         calls = [_Call(function, item) for item in items[start : start + MOST_AT_ONCE]]
         for call in calls[1:]:
             call.start()
-        for call in calls[:1]:
-            call.run()
+        calls[0].run()  # the caller's own thread would only wait
         for call in calls[1:]:
             call.join()
         found += [call.value() for call in calls]
